@@ -1,0 +1,54 @@
+"""Distribute, record and reproduce calculations with machine-learned interatomic potentials.
+
+The public names are loaded when first used: ``import mlipcluster`` imports neither Dask nor pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlipcluster.calculators.socket_calculator import SocketCalculator
+    from mlipcluster.calculators.spec import CalculatorSpec
+    from mlipcluster.errors import MLIPClusterError
+    from mlipcluster.front import MLIPCluster
+    from mlipcluster.outputs.output import Output, read_output
+    from mlipcluster.outputs.results import Results
+    from mlipcluster.reproduce import Audit, reproduce
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Audit": "mlipcluster.reproduce",
+    "CalculatorSpec": "mlipcluster.calculators.spec",
+    "MLIPCluster": "mlipcluster.front",
+    "MLIPClusterError": "mlipcluster.errors",
+    "Output": "mlipcluster.outputs.output",
+    "Results": "mlipcluster.outputs.results",
+    "SocketCalculator": "mlipcluster.calculators.socket_calculator",
+    "read_output": "mlipcluster.outputs.output",
+    "reproduce": "mlipcluster.reproduce",
+}
+
+__all__ = [
+    "Audit",
+    "CalculatorSpec",
+    "MLIPCluster",
+    "MLIPClusterError",
+    "Output",
+    "Results",
+    "SocketCalculator",
+    "read_output",
+    "reproduce",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,73 @@
+"""Files: written beside and renamed, so that whoever dies leaves either the old file or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+OUTPUTS_PER_FOLDER = 1000
+
+
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> Path:
+    """Write *data* to *path* so that no reader ever sees half of it.
+
+    The bytes go to a file beside it, are flushed to disk, and the file is renamed over *path*.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def _sha256(file: object) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):  # type: ignore[attr-defined]
+        digest.update(block)
+    return digest.hexdigest()
+
+
+class RunFolder:
+    """The one owner of a run folder's paths.
+
+    ::
+
+        run.json                what the run was told, written once
+        environments/<digest>/  lock file and manifest of each environment that took part
+        ledger.jsonl            one line an output or failure, appended and flushed: the scorefile
+        intermediate.jsonl      outputs that a later protocol still works on
+        outputs/0000/…          self-contained outputs, 1,000 a folder
+        failures/               for each failure: traceback, input, the record so far
+        logs/
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, outputs: str = "outputs", logs: str = "logs", ledger: str = "ledger.jsonl"
+    ) -> None:
+        self.root = Path(root).expanduser().absolute()
+        self.run_file = self.root / "run.json"
+        self.environments = self.root / "environments"
+        self.ledger = self.root / ledger
+        self.intermediate = self.root / "intermediate.jsonl"
+        self.outputs = self.root / outputs
+        self.failures = self.root / "failures"
+        self.logs = self.root / logs
+
+    def output_folder(self, number: int) -> Path:
+        """Folder of the *number*-th output of the run."""
+        return self.outputs / f"{number // OUTPUTS_PER_FOLDER:04d}"
