@@ -1,0 +1,131 @@
+"""What every test gets: a home of its own, no silent skips in CI, a few structures and paths."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TESTS = Path(__file__).parent
+GITCONFIG = "[user]\n\tname = Test\n\temail = test@example.org\n[init]\n\tdefaultBranch = main\n"
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+SKIPS = tomllib.loads((TESTS / "skips.toml").read_text(encoding="utf-8")).get("allowed", [])
+
+# Slow machines are no failures, and CI tries the same examples each time.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if IN_CI else "here")
+
+
+# --- a home of its own -----------------------------------------------------------------------------------------------
+
+
+def _make_home() -> Path:
+    """Point HOME, and what is derived from it, at an empty folder; nobody's files are read or written.
+
+    It happens while this file is imported: Dask, Matplotlib and IPython look at HOME when they are imported.
+    Caches of downloads stay where they are.
+    """
+    home = Path(tempfile.mkdtemp(prefix="mlipcluster-tests-home-"))
+    real = Path(os.environ.get("HOME", "~")).expanduser()
+    os.environ.setdefault("UV_CACHE_DIR", os.fspath(real / ".cache" / "uv"))
+    (home / "gitconfig").write_text(GITCONFIG, encoding="utf-8")
+    os.environ.update(
+        HOME=os.fspath(home),
+        GIT_CONFIG_GLOBAL=os.fspath(home / "gitconfig"),
+        GIT_CONFIG_NOSYSTEM="1",
+    )
+    for name in [name for name in os.environ if name.startswith(("XDG_", "MLIPCLUSTER_")) and "_TEST_" not in name]:
+        del os.environ[name]
+    return home
+
+
+HOME = _make_home()
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+# --- no silent skips in CI -------------------------------------------------------------------------------------------
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Under CI turn a skip into a failure unless ``tests/skips.toml`` allows it."""
+    if not (IN_CI and report.skipped) or hasattr(report, "wasxfail"):
+        return
+    if any(fnmatch.fnmatchcase(report.nodeid, entry["test"]) for entry in SKIPS):
+        return
+    why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: not run in CI ({why}); provide what it needs or list it in tests/skips.toml"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+# --- fixtures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cu():
+    """Copper, 4 atoms, a little off its lattice: EMT knows it and its forces are not zero."""
+    from ase.build import bulk
+
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+@pytest.fixture
+def emt():
+    """Specification of the EMT calculator."""
+    from mlipcluster.calculators.registry import resolve
+
+    return resolve("emt")
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """Path of a run folder that does not exist yet."""
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def chgnet_python():
+    """Interpreter of an environment that has CHGNet."""
+    path = os.environ.get("MLIPCLUSTER_TEST_CHGNET_PYTHON", "")
+    if not Path(path).is_file():
+        pytest.skip(
+            "needs CHGNet: `bash scripts/test.sh` builds an environment for it, "
+            "or set MLIPCLUSTER_TEST_CHGNET_PYTHON to a Python that has it"
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def examples():
+    """The folder ``examples/structures``."""
+    return TESTS.parent / "examples" / "structures"
