@@ -1,0 +1,57 @@
+"""Environments that pip filled: the lock file is a ``requirements.txt`` pinned to what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlipcluster.environments.environment import Package
+from mlipcluster.environments.lock import Lock
+
+
+def owns(measured: Mapping[str, Any]) -> bool:
+    """Whatever no other manager owns."""
+    return True
+
+
+def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
+    """The ``requirements.txt`` of what is installed."""
+    return Lock(requirements(measured, packages), "requirements.txt")
+
+
+def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> str:
+    """Installed packages in pip's format (https://pip.pypa.io/en/stable/reference/requirements-file-format/).
+
+    Hashes are given for what was installed from an archive's address. Those of packages from an index are not kept
+    in an environment, and are not asked for over the network.
+    """
+    lines = [
+        f"# Installed in Python {measured['python']} on {measured['platform']}.",
+        "# Without hashes of what came from an index: an environment does not keep them.",
+    ]
+    raw = {entry["name"]: entry for entry in measured["packages"]}
+    for package in packages:
+        lines.extend(_requirement(package, raw.get(package.name, {})))
+    return "\n".join(lines) + "\n"
+
+
+def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
+    name, version, source = package.name, package.version, package.source
+    if source == "conda":
+        return []
+    if source.startswith("git+"):
+        return [f"{name} @ {source}" + (f"#subdirectory={raw['subdirectory']}" if raw.get("subdirectory") else "")]
+    if source.startswith("editable:"):
+        commit = source.partition("@")[2].replace("+dirty", " with uncommitted changes")
+        place = f"a git checkout at {commit}" if commit else "a folder that is not a git checkout"
+        return [f"# {name} {version}: editable, from {place}; install it from there"]
+    if source.startswith("file:"):
+        return [f"# {name} {version}: from {source[5:]} on the machine; install it from there"]
+    if "://" in source:
+        return [f"{name} @ {source}"]
+    if "+" in version:
+        return [
+            f"# a local version: of an index other than PyPI, to be given with --extra-index-url",
+            f"{name}=={version}",
+        ]
+    return [f"{name}=={version}"]

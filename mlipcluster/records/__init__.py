@@ -1,0 +1,1 @@
+"""What an output carries: what was asked, with which code, where, and what came out."""

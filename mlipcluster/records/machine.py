@@ -1,0 +1,104 @@
+"""The machine a call ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mlipcluster.process import run_command
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+)
+SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST", "SLURMD_NODENAME")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Describe this machine and process, as a JSON object.
+
+    Returns
+    -------
+    dict
+        ``hostname``, ``system``, ``kernel``, ``architecture``, ``cpu`` (its model's name), ``cores`` (this process
+        may use, and in all), ``memory`` (bytes, or None), ``libc``, ``python``, ``implementation``, ``threads``
+        (the variables that set thread counts and devices, where set), ``gpus`` (name, memory and driver, as
+        ``nvidia-smi`` tells them) and ``slurm`` (job and node, where there is one).
+    """
+    return {
+        **_fixed(),
+        "cores": {"usable": _usable_cores(), "total": os.cpu_count()},
+        "gpus": list(_gpus()),
+        "threads": _set_variables(THREAD_VARIABLES),
+        "slurm": _set_variables(SLURM_VARIABLES),
+    }
+
+
+@lru_cache(maxsize=1)
+def _fixed() -> dict[str, Any]:
+    uname = platform.uname()
+    return {
+        "hostname": uname.node,
+        "system": uname.system,
+        "kernel": uname.release,
+        "architecture": uname.machine,
+        "cpu": _cpu_model(),
+        "memory": _memory(),
+        "libc": " ".join(part for part in platform.libc_ver() if part),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() in {"model name", "cpu model", "hardware"}:
+                return value.strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _usable_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _set_variables(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+@lru_cache(maxsize=1)
+def _gpus() -> tuple[dict[str, str], ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = "--query-gpu=name,memory.total,driver_version,uuid"
+    try:
+        done = run_command([program, query, "--format=csv,noheader"], timeout=5.0)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    if done.returncode:
+        return ()
+    names = ("name", "memory", "driver", "uuid")
+    rows = (line.split(",") for line in done.stdout.splitlines() if line.strip())
+    return tuple(dict(zip(names, (cell.strip() for cell in row), strict=False)) for row in rows)
