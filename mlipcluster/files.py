@@ -10,10 +10,11 @@ from pathlib import Path
 OUTPUTS_PER_FOLDER = 1000
 
 
-def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> Path:
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, sync: bool = True) -> Path:
     """Write *data* to *path* so that no reader ever sees half of it.
 
-    The bytes go to a file beside it, are flushed to disk, and the file is renamed over *path*.
+    The bytes go to a file beside it, are flushed to disk, and the file is renamed over *path*. Without *sync* they are
+    left to the system to flush: that outlives the death of every process, but not a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -21,7 +22,8 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> Path:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
