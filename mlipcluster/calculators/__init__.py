@@ -1,0 +1,1 @@
+"""Calculators in processes of their own: specified, started, watched and asked through a socket."""

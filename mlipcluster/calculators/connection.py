@@ -1,0 +1,116 @@
+"""One connection to a socket worker: a request out, its answer in."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlipcluster.socket_worker import wire
+
+
+class ConnectionLostError(Exception):
+    """The other side closed the connection, or this side had to; the connection is of no further use."""
+
+
+class Connection:
+    """A connected socket and its decoder. Not safe for several threads at once.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Connected stream socket; the connection owns it from here on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._decoder = wire.Decoder()
+        self._id = 0
+        self.closed = False
+
+    def request(
+        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, timeout: float | None = None
+    ) -> wire.Message:
+        """Send a request and wait for its answer; see :meth:`exchange`."""
+        arrays = arrays or {}
+        return self.exchange(wire.head(header, arrays), wire.body(arrays), timeout)
+
+    def exchange(self, head: bytearray, body: Sequence[Any], timeout: float | None = None) -> wire.Message:
+        """Send a frame, whose id is set here, and wait for its answer.
+
+        Returns
+        -------
+        wire.Message
+            Its arrays are views that the next exchange overwrites.
+
+        Raises
+        ------
+        ConnectionLostError
+            The other side has gone.
+        TimeoutError
+            No answer within *timeout* seconds. The connection is closed: half an answer may be under way.
+        """
+        self._id += 1
+        wire.set_id(head, self._id)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._send([head, *body], deadline)
+            return self._answer(deadline)
+        except (ConnectionError, ConnectionLostError) as error:
+            self.close()
+            raise ConnectionLostError(str(error) or type(error).__name__) from error
+        except BaseException:  # also Ctrl-C: the answer would be taken for the next request's
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close it, now and for good."""
+        self.closed = True
+        self._socket.close()
+
+    def shut(self) -> None:
+        """Wake whoever waits for an answer with :class:`ConnectionLostError`; any thread may call this."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
+
+    def _send(self, buffers: list[Any], deadline: float | None) -> None:
+        if self.closed:
+            raise ConnectionLostError("closed")
+        total = sum(memoryview(buffer).nbytes for buffer in buffers)
+        self._wait_until(deadline)
+        sent = self._socket.sendmsg(buffers)
+        if sent < total:
+            rest = memoryview(b"".join(buffers))[sent:]
+            while len(rest):
+                self._wait_until(deadline)
+                rest = rest[self._socket.send(rest) :]
+
+    def _answer(self, deadline: float | None) -> wire.Message:
+        decoder = self._decoder
+        while True:
+            while (message := decoder.next()) is not None:
+                if message.id == self._id:
+                    return message
+                if message.id == 0:
+                    raise wire.FrameError(f"the worker could not read a frame: {message.header.get('message')}")
+                if message.id > self._id:
+                    raise wire.FrameError(f"answer to request {message.id}, which was never sent")
+            self._wait_until(deadline)
+            count = self._socket.recv_into(decoder.space())
+            if not count:
+                raise ConnectionLostError("end of stream")
+            decoder.received(count)
+
+    def _wait_until(self, deadline: float | None) -> None:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._socket.settimeout(left)
+        elif self._socket.gettimeout() is not None:
+            self._socket.settimeout(None)

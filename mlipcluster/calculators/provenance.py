@@ -1,0 +1,78 @@
+"""What a calculator's process said of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A file that the calculator read its parameters from.
+
+    Attributes
+    ----------
+    path : str
+        Where it lies.
+    size : int
+        Bytes, when it was opened.
+    sha256 : str
+        Hash of its bytes; empty if the file was changed or removed before it could be read again.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a calculator's process said of itself. Survives a round trip through JSON.
+
+    Attributes
+    ----------
+    python, executable, prefix : str
+        Version of its Python, the interpreter, and the environment's folder.
+    versions : mapping
+        Versions of the packages that it has imported.
+    implemented_properties : tuple of str
+        What the calculator says it can compute.
+    weights : tuple of Weight
+        Files that it read its parameters from, so far.
+    threads : mapping
+        Thread variables of its environment, and torch's own count.
+    devices : tuple of str
+        Where it computes.
+    build_seconds : float
+        Seconds that importing and building the calculator took.
+    """
+
+    python: str
+    executable: str
+    prefix: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    implemented_properties: tuple[str, ...] = ()
+    weights: tuple[Weight, ...] = ()
+    threads: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    build_seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """This provenance as a JSON object."""
+        stated = asdict(self)
+        stated["weights"] = [asdict(weight) for weight in self.weights]
+        stated["implemented_properties"], stated["devices"] = list(self.implemented_properties), list(self.devices)
+        return stated
+
+    @classmethod
+    def from_json(cls, stated: Mapping[str, Any]) -> Provenance:
+        """The provenance that :meth:`to_json` described."""
+        return cls(
+            **{
+                **stated,
+                "weights": tuple(Weight(**weight) for weight in stated.get("weights", ())),
+                "implemented_properties": tuple(stated.get("implemented_properties", ())),
+                "devices": tuple(stated.get("devices", ())),
+            }
+        )

@@ -1,0 +1,173 @@
+"""What a structure looked like when it was last sent, bit for bit, so that only what changed is sent again."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mlipcluster.errors import StructureError
+
+REQUIRED = ("numbers", "positions", "cell", "pbc")
+OPTIONAL = ("initial_charges", "initial_magmoms", "tags")
+HEAVIEST = 118
+#: Cells are flat when their volume is this small compared with that of a box with the same edges.
+FLAT = 1e-10
+
+
+class Snapshot:
+    """A copy of those parts of a structure that a calculator may read.
+
+    Arrays are compared bit for bit: NaN equals itself and -0.0 differs from 0.0, as they do for the calculator.
+
+    Parameters
+    ----------
+    info_keys : sequence of str
+        Entries of ``atoms.info`` that count.
+
+    Attributes
+    ----------
+    arrays : dict of str to numpy.ndarray
+        ``numbers``, ``positions`` (n, 3) in Å, ``cell`` (3, 3) in Å, ``pbc`` (3,), and the optional arrays that are set.
+    info : dict
+        The entries that count and are set.
+    """
+
+    def __init__(self, info_keys: Sequence[str]) -> None:
+        self.info_keys = tuple(info_keys)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.info: dict[str, Any] = {}
+        self._bits: dict[str, Any] = {}
+
+    def changes(self, atoms: Atoms) -> list[str]:
+        """Names of what differs from *atoms*: of arrays, and ``"info"``. Everything, before the first :meth:`take`."""
+        arrays = atoms.arrays
+        bits = self._bits
+        if not bits:
+            return [*REQUIRED, *(name for name in OPTIONAL if name in arrays), *(["info"] if self._info(atoms) else [])]
+        changed = []
+        for name in ("positions", "numbers"):
+            if not _same(arrays[name], bits[name]):
+                changed.append(name)
+        if atoms.cell.array.tobytes() != bits["cell"]:
+            changed.append("cell")
+        if atoms.pbc.tobytes() != bits["pbc"]:
+            changed.append("pbc")
+        for name in OPTIONAL:
+            if name in arrays:
+                if name not in bits or not _same(arrays[name], bits[name]):
+                    changed.append(name)
+            elif name in bits:
+                changed.append(name)
+        if self.info_keys and self._info(atoms) != self.info:
+            changed.append("info")
+        return changed
+
+    def take(self, atoms: Atoms, changed: Sequence[str]) -> None:
+        """Copy what has *changed*.
+
+        Raises
+        ------
+        StructureError
+            No calculator could take the structure; nothing was copied.
+        """
+        check(atoms, changed)
+        for name in changed:
+            if name == "info":
+                self.info = copy.deepcopy(self._info(atoms))
+            elif name in ("cell", "pbc"):
+                array = (atoms.cell.array if name == "cell" else atoms.pbc).copy()
+                self.arrays[name], self._bits[name] = array, array.tobytes()
+            elif name in atoms.arrays:
+                self._take_array(name, atoms.arrays[name])
+            else:
+                del self.arrays[name], self._bits[name]
+
+    def to_atoms(self) -> Atoms:
+        """The structure, as far as it was copied."""
+        atoms = Atoms(**{name: self.arrays[name] for name in REQUIRED}, info=copy.deepcopy(self.info))
+        for name in OPTIONAL:
+            if name in self.arrays:
+                atoms.set_array(name, self.arrays[name])
+        return atoms
+
+    def _take_array(self, name: str, source: np.ndarray) -> None:
+        kept = self.arrays.get(name)
+        if kept is not None and kept.shape == source.shape and kept.dtype == source.dtype:
+            np.copyto(kept, source)
+        else:
+            kept = self.arrays[name] = np.array(source, order="C")
+            self._bits[name] = _bits(kept)
+
+    def _info(self, atoms: Atoms) -> dict[str, Any]:
+        info = atoms.info
+        return {key: info[key] for key in self.info_keys if key in info} if info else {}
+
+
+def check(atoms: Atoms, changed: Sequence[str]) -> None:
+    """Refuse what no calculator could take.
+
+    Raises
+    ------
+    StructureError
+        No atoms, an unknown element, NaN or infinite positions or cell, or a periodic cell without volume.
+    """
+    if "positions" in changed and not math.isfinite(atoms.arrays["positions"].sum()):
+        _check_positions(atoms)
+    if "numbers" in changed:
+        _check_numbers(atoms)
+    if "cell" in changed or "pbc" in changed:
+        _check_cell(atoms)
+
+
+def _check_positions(atoms: Atoms) -> None:
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(bad):
+        raise StructureError(
+            f"{_name(atoms)}: the position of atom {bad[0]} is {atoms.positions[bad[0]].tolist()}"
+            f" ({len(bad)} of {len(atoms)} atoms are so); give finite positions in Å"
+        )
+
+
+def _check_numbers(atoms: Atoms) -> None:
+    if not len(atoms):
+        raise StructureError("the structure has no atoms; leave it out")
+    numbers = atoms.numbers
+    bad = np.flatnonzero((numbers < 0) | (numbers > HEAVIEST))
+    if len(bad):
+        raise StructureError(f"atom {bad[0]} has atomic number {numbers[bad[0]]}; give one from 0 to {HEAVIEST}")
+
+
+def _check_cell(atoms: Atoms) -> None:
+    cell = atoms.cell.array
+    if not np.isfinite(cell).all():
+        raise StructureError(f"{_name(atoms)}: the cell is {cell.tolist()}; give finite vectors in Å")
+    periodic = cell[atoms.pbc]
+    lengths = np.sqrt((periodic**2).sum(axis=1))
+    volume = math.sqrt(abs(np.linalg.det(periodic @ periodic.T))) if len(periodic) else 1.0
+    if not volume > FLAT * lengths.prod():
+        raise StructureError(
+            f"{_name(atoms)}: periodic (pbc={atoms.pbc.tolist()}) along cell vectors without volume, {periodic.tolist()};"
+            " set the cell, or pbc=False"
+        )
+
+
+def _name(atoms: Atoms) -> str:
+    return str(atoms.symbols.get_chemical_formula(empirical=False)) if len(atoms) < 10_000 else f"{len(atoms)} atoms"
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The array's memory as whole numbers, which compare by bits."""
+    if array.dtype.kind == "f" and array.dtype.itemsize in (2, 4, 8):
+        return array.view(f"i{array.dtype.itemsize}")
+    return array
+
+
+def _same(array: np.ndarray, bits: np.ndarray) -> bool:
+    if array.shape != bits.shape or array.dtype.itemsize != bits.dtype.itemsize:
+        return False
+    return bool((array.view(bits.dtype) == bits).all())

@@ -1,0 +1,305 @@
+"""An ASE calculator whose work is done by a socket worker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from mlipcluster.calculators.host import WorkerGoneError, WorkerHost
+from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.calculators.registry import resolve
+from mlipcluster.calculators.snapshot import OPTIONAL, Snapshot
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.errors import CalculatorError, InputError, RemoteCalculatorError
+from mlipcluster.socket_worker import wire
+
+#: Asked for together at the first request for a structure: who wants one of them nearly always wants the other.
+USUAL = ("energy", "forces")
+
+
+class SocketCalculator(Calculator):
+    """An ASE calculator that runs in a process, and an environment, of its own.
+
+    The process starts at the first calculation and ends with :meth:`close`, at the end of a ``with`` block, or when
+    this process ends. Pickles and deep copies hold the spec and the results; they start a process of their own.
+    May be used from several threads, one calculation at a time.
+
+    Parameters
+    ----------
+    calculator : str, mapping or CalculatorSpec
+        ``"emt"``, ``"module:callable"``, a spec's fields, or a spec; see :func:`mlipcluster.calculators.registry.resolve`.
+    **overrides
+        Fields of the spec to change, ``python="/path/of/environment"`` for example.
+
+    Attributes
+    ----------
+    spec : CalculatorSpec
+        The calculator.
+    results : dict
+        Everything that it computed for the last structure, in ASE's units: eV, Å, eV/Å, eV/Å³.
+    lost_results : tuple of str
+        Names of results that could not travel.
+    """
+
+    def __init__(self, calculator: str | Mapping[str, Any] | CalculatorSpec, **overrides: Any) -> None:
+        self._setup(resolve(calculator, **overrides), None)
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def on_host(cls, host: WorkerHost) -> SocketCalculator:
+        """A calculator on a host that somebody else owns; :meth:`detach` ends the loan."""
+        calculator = cls.__new__(cls)
+        calculator._setup(host.spec, host)
+        Calculator.__init__(calculator)
+        return calculator
+
+    def _setup(self, spec: CalculatorSpec, host: WorkerHost | None) -> None:
+        self.spec = spec
+        self.lost_results: tuple[str, ...] = ()
+        self._host: WorkerHost | None = host if host is not None else WorkerHost(spec)
+        self._owns_host = host is None
+        self._lock = threading.RLock()
+        self._snapshot = Snapshot(spec.info_keys)
+        self._valid = False  # whether the results are those of the snapshot's structure
+        self._atoms: Atoms | None = None
+        self._asked: set[str] = set()
+        self._heads: dict[Any, bytearray] = {}
+
+    # The process
+
+    def close(self) -> None:
+        """End the process; results stay, and another calculation starts another process."""
+        if self._host is not None and self._owns_host:
+            self._host.stop()
+
+    def detach(self) -> None:
+        """Give a borrowed host back: results stay, further calculations are refused."""
+        with self._lock:
+            if not self._owns_host:
+                self._host = None
+
+    def __enter__(self) -> SocketCalculator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(self, seed: int | None = None) -> None:
+        """Bring the calculator to its defined state, seed its process's random generators, and forget all results."""
+        with self._lock:
+            self.reset()
+            self.host.prepare(seed)
+
+    def provenance(self) -> Provenance:
+        """What the calculator's process says of itself: versions, weights, devices."""
+        return self.host.provenance()
+
+    @property
+    def host(self) -> WorkerHost:
+        """The process's host."""
+        if self._host is None:
+            raise CalculatorError(
+                f"calculator {self.name!r} was lent for one protocol call, which has ended; its results can still be read."
+                " Calculate inside the protocol, or make a SocketCalculator of your own"
+            )
+        return self._host
+
+    # What ASE asks of a calculator
+
+    @property
+    def implemented_properties(self) -> list[str]:  # type: ignore[override]
+        """Properties that the calculator can compute; starts the process if need be."""
+        known = self._host.known_properties if self._host is not None else None
+        return list(known if known is not None else self.host.implemented_properties)
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """Copy of the structure that the results belong to; None when there are none."""
+        if self._atoms is None and self._valid:
+            self._atoms = self._snapshot.to_atoms()
+        return self._atoms
+
+    @atoms.setter
+    def atoms(self, atoms: Atoms | None) -> None:
+        if atoms is None:
+            self._valid = False
+        self._atoms = atoms
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """A property of *atoms*, or of the last structure.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            The calculator does not compute it; nothing is ever replaced by zeros.
+        StructureError
+            No calculator can take *atoms*.
+        CalculatorError
+            The calculator raised, took too long, or ended twice; see :mod:`mlipcluster.errors`.
+        """
+        with self._lock:
+            changes = self._changes(atoms) if atoms is not None else []
+            if changes:
+                self._drop_results()
+            if name not in self.results or not self._valid:
+                if not self._can_compute(name, allow_calculation):
+                    return None
+                self._calculate(atoms, changes, self._wanted(name), (name,))
+            if name not in self.results:
+                raise PropertyNotImplementedError(f"{name} not present in this calculation")
+            result = self.results[name]
+            return result.copy() if isinstance(result, np.ndarray) else result
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Calculate *properties* of *atoms* now; *system_changes* is found out exactly and need not be given."""
+        with self._lock:
+            changes = self._changes(atoms) if atoms is not None else []
+            self._drop_results()
+            self._calculate(atoms, changes, tuple(properties), tuple(properties))
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What of *atoms* differs from the structure that the results belong to; compared bit for bit."""
+        with self._lock:
+            return self._changes(atoms) if self._valid else list(all_changes)
+
+    def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
+        """Whether any of *properties* would have to be calculated for *atoms*."""
+        return bool(self.check_state(atoms)) or any(name not in self.results for name in properties)
+
+    def reset(self) -> None:
+        """Forget results and structure; the next calculation sends everything."""
+        with self._lock:
+            self._drop_results()
+            self._asked.clear()
+            self._forget_sent()
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """The spec as a JSON object."""
+        return self.spec.to_json()
+
+    def _get_name(self) -> str:
+        return self.spec.label.lower()
+
+    def __repr__(self) -> str:
+        return f"SocketCalculator({self.spec.label!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {"spec": self.spec, "results": self.results, "atoms": self.atoms, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["spec"])  # type: ignore[misc]
+        self.parameters = state["parameters"]
+        if state["atoms"] is not None:
+            self._snapshot.take(state["atoms"], self._snapshot.changes(state["atoms"]))
+            self.results, self._valid = state["results"], True
+
+    # One calculation
+
+    def _changes(self, atoms: Atoms) -> list[str]:
+        return self._snapshot.changes(atoms)
+
+    def _drop_results(self) -> None:
+        self.results = {}
+        self._atoms, self._valid = None, False
+
+    def _forget_sent(self) -> None:
+        self._snapshot = Snapshot(self.spec.info_keys)
+        self._heads.clear()
+        if self._host is not None and self._host.user is self:
+            self._host.user = None
+
+    def _can_compute(self, name: str, allow_calculation: bool) -> bool:
+        """Whether to go on; raises where ASE does."""
+        if allow_calculation or (self._host is not None and self._host.known_properties is not None):
+            if name not in self.implemented_properties:
+                raise PropertyNotImplementedError(f"{name} property not implemented by calculator {self.name!r}")
+        return allow_calculation
+
+    def _wanted(self, name: str) -> tuple[str, ...]:
+        """What to ask for besides *name*, so that all properties of a step come in one trip."""
+        self._asked.add(name)
+        implemented = self.implemented_properties
+        return (*(usual for usual in USUAL if usual in implemented), *sorted(self._asked.difference(USUAL)))
+
+    def _calculate(
+        self, atoms: Atoms | None, changes: list[str], wanted: tuple[str, ...], needed: tuple[str, ...]
+    ) -> None:
+        if changes:
+            assert atoms is not None
+            if len(atoms) != len(self._snapshot.arrays.get("numbers", ())):
+                self._forget_sent()
+                changes = self._snapshot.changes(atoms)
+            self._snapshot.take(atoms, changes)
+        elif not self._snapshot.arrays:
+            raise InputError(f"calculator {self.name!r} has no structure yet; give atoms")
+        try:
+            self._evaluate(changes, wanted)
+        except RemoteCalculatorError:
+            if set(wanted) == set(needed):
+                raise
+            # Something that nobody asked for may be what cannot be computed here.
+            self._evaluate([], needed)
+            self._asked.intersection_update(needed)
+
+    def _evaluate(self, changes: list[str], properties: tuple[str, ...]) -> None:
+        """Ask the worker, a second time if it died, and keep what it answers."""
+        host = self.host
+        for is_last in (False, True):
+            host.start()
+            try:
+                message = host.exchange(*self._frame(host, changes, properties))
+                break
+            except WorkerGoneError as gone:
+                if is_last:
+                    raise host.died(gone) from gone
+            except RemoteCalculatorError:
+                raise
+            except BaseException:
+                host.user = None  # what the worker knows of the structure is uncertain now
+                raise
+        self._keep(message)
+
+    def _frame(self, host: WorkerHost, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
+        arrays, info = self._snapshot.arrays, None
+        header: dict[str, Any] = {"kind": "calculate", "properties": properties}
+        if host.user is not self:
+            host.user = self
+            header["whole"] = True
+            header["info"] = self._snapshot.info
+            self._heads.clear()
+            return wire.head(header, arrays), wire.body(arrays)
+        sent = {name: arrays[name] for name in changes if name in arrays}
+        key = properties, tuple(changes)
+        if "info" not in changes and (head := self._heads.get(key)) is not None:
+            return head, wire.body(sent)
+        header["removed"] = [name for name in changes if name in OPTIONAL and name not in arrays]
+        header["changed"] = bool(changes)
+        if "info" in changes:
+            header["info"] = info = self._snapshot.info
+        head = wire.head(header, sent)
+        if info is None and not header["removed"] and not set(changes) & set(OPTIONAL):
+            self._heads[key] = head
+        return head, wire.body(sent)
+
+    def _keep(self, message: wire.Message) -> None:
+        header = message.header
+        scalars = header.get("scalars", {})
+        results: dict[str, Any] = {}
+        for name, array in message.arrays.items():
+            kind = scalars.get(name)
+            results[name] = array.copy() if kind is None else array.item() if kind == "float" else array[()]
+        results.update(header.get("values", {}))
+        self.results = results
+        self.lost_results = tuple(header.get("lost", ()))
+        self._atoms, self._valid = None, True

@@ -1,0 +1,195 @@
+"""What a calculator is: a factory, its arguments, and the Python that it runs in."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mlipcluster.errors import InputError
+
+FRESH = "fresh"
+
+
+@dataclass(frozen=True, eq=False)
+class CalculatorSpec:
+    """A calculator, described well enough to build it in another process. Hashable; survives a round trip through JSON.
+
+    Parameters
+    ----------
+    factory : str
+        ``"module:callable"``; calling it gives the calculator. The callable may be nested: ``"module:Class.method"``.
+    args, kwargs : tuple, mapping
+        Arguments of the factory: anything that JSON can hold.
+    python : str, optional
+        Interpreter, or folder of an environment, to run it in; by default the interpreter that asks for it.
+    paths : tuple of str
+        Folders from which it may import besides that environment.
+    device : str, optional
+        Handed to the factory as ``device=`` (or ``use_device=``, where the factory calls it so).
+    threads : int
+        Threads that OpenMP, MKL, OpenBLAS and torch may use. The order of sums, and so the last bits, depend on it.
+    startup_timeout, call_timeout : float
+        Seconds until a start, or a single calculation, is given up; ``call_timeout=None`` waits for ever.
+    state : str
+        How it is brought to a defined state before each protocol call: ``"fresh"`` calls the factory again; anything
+        else names a method of the calculator, ``"reset"`` for example.
+    info_keys : tuple of str
+        Entries of ``atoms.info`` that it reads.
+    environment : tuple of (str, str)
+        Environment variables of its process.
+    name : str
+        A short name, for people.
+
+    Raises
+    ------
+    InputError
+        A field cannot be used; the message names it.
+    """
+
+    factory: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    python: str | None = None
+    paths: tuple[str, ...] = ()
+    device: str | None = None
+    threads: int = 1
+    startup_timeout: float = 600.0
+    call_timeout: float | None = None
+    state: str = FRESH
+    info_keys: tuple[str, ...] = ("charge", "spin")
+    environment: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("args", tuple(_plain("args", self.args))),
+            ("kwargs", _plain("kwargs", dict(self.kwargs))),
+            ("python", os.fspath(self.python) if self.python is not None else None),
+            ("paths", tuple(os.fspath(path) for path in _listed("paths", self.paths))),
+            ("info_keys", tuple(_listed("info_keys", self.info_keys))),
+            ("environment", _environment(self.environment)),
+        ):
+            object.__setattr__(self, name, value)
+        self._check()
+        text = json.dumps(self.to_json(), sort_keys=True)
+        object.__setattr__(self, "_text", text)
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, CalculatorSpec) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CalculatorSpec.from_json, (self.to_json(),)
+
+    _text: str = field(init=False, repr=False, default="")
+
+    @property
+    def label(self) -> str:
+        """Its name, or what follows the colon of its factory."""
+        return self.name or self.factory.partition(":")[2]
+
+    @property
+    def interpreter(self) -> Path:
+        """The Python that runs it. Symbolic links stay: they are how a virtual environment knows itself."""
+        if self.python is None:
+            return Path(sys.executable)
+        path = Path(self.python).expanduser().absolute()
+        return path / "bin" / "python" if path.is_dir() else path
+
+    def to_json(self) -> dict[str, Any]:
+        """This spec as a JSON object; fields that have their default value are left out."""
+        stated: dict[str, Any] = {"factory": self.factory}
+        for item in fields(self):
+            if not item.init or item.name == "factory":
+                continue
+            value = getattr(self, item.name)
+            default = {} if item.default is MISSING else item.default
+            if value != default:
+                stated[item.name] = _plain(item.name, value)
+        return stated
+
+    @classmethod
+    def from_json(cls, stated: Mapping[str, Any]) -> CalculatorSpec:
+        """The spec that :meth:`to_json` described."""
+        if not isinstance(stated, Mapping):
+            raise InputError(f"a calculator is described by a mapping, found {stated!r}; give its 'factory' at least")
+        known = [item.name for item in fields(cls) if item.init]
+        if unknown := sorted(set(stated) - set(known)):
+            raise InputError(f"a calculator has no field {unknown[0]!r}; its fields are {', '.join(known)}")
+        if "factory" not in stated:
+            raise InputError("a calculator needs a factory; give factory='module:callable'")
+        return cls(**stated)
+
+    def replace(self, **changes: Any) -> CalculatorSpec:
+        """This spec with some fields changed."""
+        return CalculatorSpec.from_json({**self.to_json(), **changes})
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers: neither the timeouts, nor the name, nor where its Python and modules lie."""
+        names = ("factory", "args", "kwargs", "device", "threads", "state", "info_keys", "environment")
+        return {name: _plain(name, getattr(self, name)) for name in names}
+
+    def _check(self) -> None:
+        module, _, names = self.factory.partition(":") if isinstance(self.factory, str) else ("", "", "")
+        if not all(part.isidentifier() for part in (*module.split("."), *names.split("."))):
+            raise InputError(
+                f"factory {self.factory!r} is not of the form 'module:callable'; give 'ase.calculators.emt:EMT'"
+            )
+        if not isinstance(self.threads, int) or isinstance(self.threads, bool) or self.threads < 1:
+            raise InputError(f"threads is {self.threads!r}; give a whole number from 1 on")
+        for name in ("startup_timeout", "call_timeout"):
+            seconds = getattr(self, name)
+            if seconds is None and name == "call_timeout":
+                continue
+            if not isinstance(seconds, (int, float)) or not seconds > 0:
+                raise InputError(f"{name} is {seconds!r}; give a positive number of seconds")
+        if not isinstance(self.state, str) or not self.state.isidentifier():
+            raise InputError(f"state is {self.state!r}; give 'fresh' or the name of a method of the calculator")
+        for name in ("device", "name"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise InputError(f"{name} is {getattr(self, name)!r}; give text")
+        if not all(isinstance(key, str) for key in self.info_keys):
+            raise InputError(f"info_keys is {self.info_keys!r}; give names of entries of atoms.info")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """*value* as JSON gives it back: lists, dicts with text keys, numbers, text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError(f"{name} holds {value!r}, which JSON cannot; give a finite number")
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(name, item) for key, item in value.items()}
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return _plain(name, value.item())
+    raise InputError(
+        f"{name} holds {value!r}, which JSON cannot; build such objects in a factory of your own and name that instead"
+    )
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    if isinstance(value, (str, os.PathLike)) or not hasattr(value, "__iter__"):
+        raise InputError(f"{name} is {value!r}; give a list")
+    return list(value)
+
+
+def _environment(value: Any) -> tuple[tuple[str, str], ...]:
+    pairs = value.items() if isinstance(value, Mapping) else _listed("environment", value)
+    try:
+        return tuple(sorted((str(key), str(text)) for key, text in pairs))
+    except (TypeError, ValueError):
+        raise InputError(f"environment is {value!r}; give a mapping of variables to text") from None

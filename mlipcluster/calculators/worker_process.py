@@ -1,0 +1,225 @@
+"""The process of a socket worker: started, watched, its last words kept, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+
+import mlipcluster.socket_worker
+from mlipcluster.calculators.connection import Connection
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.errors import CalculatorStartError
+
+WORKER_FOLDER = Path(mlipcluster.socket_worker.__file__).parent
+LONGEST_SOCKET_PATH = 107
+TAIL_BYTES = 1 << 16
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class WorkerProcess:
+    """A running socket worker.
+
+    The host binds and listens before it starts the worker, which inherits the listening socket: there is no moment at
+    which a connection could be refused. The worker is the leader of a session of its own; when it ends, whatever it
+    started ends with it. When this process ends, the kernel ends the worker (:mod:`mlipcluster.socket_worker.lifeline`).
+
+    Parameters
+    ----------
+    spec : CalculatorSpec
+        Its interpreter, threads and environment variables are used here; the rest is for the worker.
+
+    Raises
+    ------
+    CalculatorStartError
+        The interpreter cannot be run, or the socket's path is too long.
+    """
+
+    def __init__(self, spec: CalculatorSpec) -> None:
+        self.owner = os.getpid()
+        self._folder = tempfile.mkdtemp(prefix="mlip-")  # mode 0700
+        self._address = os.path.join(self._folder, "s")
+        self._tail = bytearray()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        try:
+            self._process, self._lifeline, output = self._start(spec)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self.pid = self._process.pid
+        # The threads know the parts and not this object, so that it can be collected and the worker ended.
+        self._drainer = _thread("output", _drain, output, self._tail)
+        self._watcher = _thread("exit", _watch, self._process, self._connections)
+        _LIVE.add(self)
+        _register_fork_handler()
+        self._finalizer = weakref.finalize(self, _end, self.owner, self._process, self._lifeline, self._folder)
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs; else its exit status, or minus the signal that ended it."""
+        return self._process.returncode if not self._watcher.is_alive() else None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process started it; after a fork the child must leave it alone."""
+        return os.getpid() == self.owner
+
+    def connect(self) -> Connection:
+        """A new connection to it."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(self._address)
+        except OSError:
+            sock.close()
+            raise
+        connection = Connection(sock)
+        self._connections.add(connection)
+        if self.exit_status is not None:
+            connection.shut()
+        return connection
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit status, or None if it still runs after *timeout* seconds."""
+        self._watcher.join(timeout)
+        return self.exit_status
+
+    def kill(self) -> None:
+        """End it and whatever it started, at once."""
+        _end(self.owner, self._process, self._lifeline, None)
+        self._watcher.join(10.0)
+
+    def close(self) -> None:
+        """End it and remove what belongs to it."""
+        self.kill()
+        self._finalizer()
+
+    def last_words(self) -> str:
+        """The end of what it printed."""
+        if self.exit_status is not None:
+            self._drainer.join(1.0)  # something it started may hold the pipe open
+        return bytes(self._tail).decode("utf-8", "backslashreplace").strip()
+
+    def _start(self, spec: CalculatorSpec) -> tuple[subprocess.Popen[bytes], list[int], int]:
+        if len(os.fsencode(self._address)) > LONGEST_SOCKET_PATH:
+            raise CalculatorStartError(
+                f"the socket's path {self._address!r} is longer than {LONGEST_SOCKET_PATH} bytes;"
+                " point TMPDIR at a folder with a shorter path"
+            )
+        with contextlib.ExitStack() as given_away, contextlib.ExitStack() as kept:
+            listener = given_away.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener.bind(self._address)
+            listener.listen(64)
+            lifeline_end, lifeline = os.pipe()
+            output, output_end = os.pipe()
+            for fd in (lifeline_end, output_end):
+                given_away.callback(os.close, fd)
+            for fd in (lifeline, output):
+                kept.callback(os.close, fd)
+            process = self._popen(spec, listener.fileno(), lifeline_end, output_end)
+            kept.pop_all()
+        return process, [lifeline], output
+
+    @staticmethod
+    def _popen(spec: CalculatorSpec, listener: int, lifeline: int, output: int) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(spec.threads)), **dict(spec.environment)}
+        command = [str(spec.interpreter), "-I", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(listener, lifeline),
+                env=environment,
+                start_new_session=True,  # Ctrl-C in a terminal is for this process to handle
+            )
+        except OSError as error:
+            raise CalculatorStartError(
+                f"calculator {spec.label!r}: {spec.interpreter} cannot be run ({error.strerror});"
+                " give python= an interpreter or the folder of an environment"
+            ) from error
+
+
+def _drain(output: int, tail: bytearray) -> None:
+    """Read what it prints, for ever, and keep the end: a worker must not stop because nobody listens."""
+    with open(output, "rb", buffering=0) as stream:
+        while block := stream.read(TAIL_BYTES):
+            tail += block
+            del tail[:-TAIL_BYTES]
+
+
+def _watch(process: subprocess.Popen[bytes], connections: weakref.WeakSet[Connection]) -> None:
+    """Wait for its end; then end what it started, and wake whoever waits for its answer.
+
+    A process that it forked may hold the sockets open, so that their end alone would tell nothing.
+    """
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    _kill_group(process.pid)  # not reaped yet, so the number of its process group is still its own
+    process.wait()
+    for connection in list(connections):
+        connection.shut()
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def describe_exit(status: int | None) -> str:
+    """An exit status in words: ``"exit status 3"``, ``"signal SIGSEGV"``."""
+    if status is None:
+        return "no exit status (it was still running)"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _thread(what: str, target: object, *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, name=f"socket worker's {what}", daemon=True)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def _end(owner: int, process: subprocess.Popen[bytes], lifeline: list[int], folder: str | None) -> None:
+    if os.getpid() != owner:
+        return
+    if process.returncode is None:
+        _kill_group(process.pid)
+    while lifeline:
+        os.close(lifeline.pop())
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_LIVE: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+_FORK_HANDLER: list[bool] = []
+
+
+def _register_fork_handler() -> None:
+    if not _FORK_HANDLER:
+        os.register_at_fork(after_in_child=_let_go_after_fork)
+        _FORK_HANDLER.append(True)
+
+
+def _let_go_after_fork() -> None:
+    """In a forked child: close its copies of the lifelines, which must end with the parent alone."""
+    for worker in list(_LIVE):
+        while worker._lifeline:
+            os.close(worker._lifeline.pop())

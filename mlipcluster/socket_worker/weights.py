@@ -1,0 +1,141 @@
+"""Which files the calculator read its parameters from, seen by an audit hook.
+
+A file counts when it is opened for reading and either has a suffix that weights have, wherever it lies outside the
+standard library, or lies outside the interpreter and the system and is not code. Files mapped into memory by compiled
+code are read off ``/proc/self/maps``, and files that the calculator's own arguments name count as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import sysconfig
+import threading
+from typing import Any, NamedTuple
+
+SUFFIXES = (
+    *(".pt", ".pth", ".pth.tar", ".pt2", ".ckpt", ".model", ".safetensors", ".npz", ".npy", ".h5", ".hdf5", ".onnx"),
+    *(".pb", ".msgpack", ".bin", ".pkl", ".joblib", ".nn", ".potential", ".tar", ".zip", ".jpt", ".nequip", ".gguf"),
+)
+CODE_SUFFIXES = (".py", ".pyc", ".pyi", ".so", ".dylib", ".pth", ".egg-link", ".egg", ".whl", ".cfg", ".toml", ".lock")
+SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/run/", "/var/", "/opt/conda/")
+#: Caches and settings of libraries: no parameters, and different on every machine.
+INCIDENTAL_PARTS = ("/.config/", "/matplotlib/", ".dist-info/", ".egg-info/", "/__pycache__/", "/.git/", "/fontconfig/")
+
+
+class Opened(NamedTuple):
+    """A file as it was when it was opened: what tells it from a later one at the same path."""
+
+    path: str
+    size: int
+    modified: int
+    inode: int
+
+
+class WeightsWatch:
+    """Remembers the files that this process opens and that look like parameters.
+
+    Parameters
+    ----------
+    ignored : tuple of str
+        Folders whose files never count.
+    """
+
+    def __init__(self, ignored: tuple[str, ...] = ()) -> None:
+        self._stdlib = os.path.join(sysconfig.get_paths()["stdlib"], "")
+        self._packages = tuple({os.path.join(sysconfig.get_paths()[name], "") for name in ("purelib", "platlib")})
+        prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+        self._own = tuple(os.path.join(folder, "") for folder in (*prefixes, *ignored)) + SYSTEM_FOLDERS
+        self._seen: dict[str, Opened] = {}
+        self._hashes: dict[Opened, str] = {}
+        self._own_thread = threading.local()
+
+    def install(self) -> None:
+        """Watch from now on; an audit hook cannot be taken off again."""
+        sys.addaudithook(self._hook)
+
+    def add(self, path: str) -> None:
+        """Count *path*, whatever its name, if it is a file."""
+        self._remember(os.path.abspath(path))
+
+    def found(self) -> list[dict[str, Any]]:
+        """Path, size and SHA-256 of each file seen so far; the hash is empty if the file has changed since."""
+        self._own_thread.busy = True
+        try:
+            self._look_at_maps()
+            return [
+                {"path": opened.path, "size": opened.size, "sha256": self._sha256(opened)}
+                for _, opened in sorted(self._seen.items())
+            ]
+        finally:
+            self._own_thread.busy = False
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and not getattr(self._own_thread, "busy", False):
+            try:
+                self._opened(*arguments)
+            except Exception:
+                pass
+
+    def _opened(self, path: Any, mode: str | None, flags: int) -> None:
+        if isinstance(path, int) or (flags or 0) & os.O_ACCMODE == os.O_WRONLY or (mode and set(mode) & set("wxa")):
+            return
+        full = os.path.abspath(os.fsdecode(path))
+        if full not in self._seen and self._counts(full):
+            self._remember(full)
+
+    def _counts(self, path: str) -> bool:
+        in_packages = path.startswith(self._packages)
+        if any(part in path for part in INCIDENTAL_PARTS) or (path.startswith(self._stdlib) and not in_packages):
+            return False
+        name = path.lower()
+        if name.endswith(".pth") and os.path.join(os.path.dirname(path), "") in self._packages:
+            return False  # the import system's path files share a suffix with torch's weights
+        if name.endswith(SUFFIXES):
+            return True
+        return not path.startswith(self._own) and not name.endswith(CODE_SUFFIXES) and ".so." not in name
+
+    def _remember(self, path: str) -> None:
+        opened = _look(path)
+        if opened is not None:
+            self._seen[path] = opened
+
+    def _look_at_maps(self) -> None:
+        try:
+            with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+                paths = {line.split(None, 5)[5].rstrip("\n") for line in maps if "/" in line}
+        except OSError:
+            return
+        for path in paths - self._seen.keys():
+            if path.lower().endswith(SUFFIXES) and self._counts(path):
+                self._remember(path)
+
+    def _sha256(self, opened: Opened) -> str:
+        if opened not in self._hashes:
+            if _look(opened.path) != opened:
+                return ""
+            self._hashes[opened] = _sha256(opened.path)
+        return self._hashes[opened]
+
+
+def _look(path: str) -> Opened | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Opened(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()

@@ -1,0 +1,261 @@
+"""The wire between a calculator and its socket worker: frames in, frames out, no sockets.
+
+One frame::
+
+    offset  bytes
+    0       4      magic, b"MLIP"
+    4       4      version, unsigned
+    8       8      length of the header, a multiple of 8
+    16      8      length of the body, a multiple of 8
+    24      8      id: a request's own, and its answer's
+    32      …      header: JSON object in UTF-8, padded with spaces
+    …       …      body: the arrays named in the header, each padded with zeros to a multiple of 8
+
+All numbers are little-endian. ``header["arrays"]`` lists ``[name, dtype, shape]`` in the order of the body; the bytes
+are those of a C-ordered array, so that floats arrive bit for bit. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MAGIC = b"MLIP"
+VERSION = 1
+PREFIX = struct.Struct("<4sIQQQ")
+ID_OFFSET = 24
+ALIGNMENT = 8
+
+MAX_HEADER = 1 << 24
+MAX_BODY = 1 << 32
+MAX_ARRAYS = 1024
+MAX_DIMENSIONS = 32
+KEPT_BUFFER = 1 << 25
+
+DTYPES = {
+    text: np.dtype(text)
+    for text in (
+        *("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8"),
+        *("<f2", "<f4", "<f8", "<c8", "<c16"),
+    )
+}
+
+
+class FrameError(ValueError):
+    """Bytes that are not a frame of this wire; the message says what was wrong with them."""
+
+
+class Message(NamedTuple):
+    """One frame, decoded.
+
+    Attributes
+    ----------
+    id : int
+        The request's id, and its answer's.
+    header : dict
+        The JSON header. Decoders share equal headers between messages: read it, do not change it.
+    arrays : dict of str to numpy.ndarray
+        Read-only views of the decoder's buffer: copy what must outlive the next ``space()``.
+    """
+
+    id: int
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def padding(length: int) -> int:
+    """Bytes that bring *length* to a multiple of 8."""
+    return -length % ALIGNMENT
+
+
+def portable(array: np.ndarray) -> np.ndarray | None:
+    """*array* C-contiguous and little-endian, or None if its dtype does not travel."""
+    if array.dtype.str not in DTYPES:
+        array = array.astype(array.dtype.newbyteorder("<")) if array.dtype.kind in "iufc" else array
+        if array.dtype.str not in DTYPES:
+            return None
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def layout(arrays: Mapping[str, np.ndarray]) -> list[list[Any]]:
+    """What the header says of *arrays*: name, dtype and shape of each."""
+    return [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+
+
+def head(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], request_id: int = 0) -> bytearray:
+    """Prefix and header of a frame that carries *arrays*; :func:`set_id` makes it a template."""
+    full = {**header, "arrays": layout(arrays)} if arrays else dict(header)
+    text = json.dumps(full, separators=(",", ":")).encode()
+    text += b" " * padding(len(text))
+    body = sum(array.nbytes + padding(array.nbytes) for array in arrays.values())
+    if len(text) > MAX_HEADER:
+        raise FrameError(f"header of {len(text)} bytes; at most {MAX_HEADER} travel")
+    if body > MAX_BODY:
+        raise FrameError(f"arrays of {body} bytes; at most {MAX_BODY} travel in one message")
+    return bytearray(PREFIX.pack(MAGIC, VERSION, len(text), body, request_id) + text)
+
+
+def set_id(frame_head: bytearray, request_id: int) -> None:
+    """Write another id into a frame's head."""
+    struct.pack_into("<Q", frame_head, ID_OFFSET, request_id)
+
+
+def body(arrays: Mapping[str, np.ndarray]) -> list[Any]:
+    """The buffers of a frame's body, to be gathered by ``sendmsg``; nothing is copied.
+
+    *arrays* must be :func:`portable`.
+    """
+    buffers: list[Any] = []
+    for array in arrays.values():
+        if array.nbytes:
+            buffers.append(array.data if array.ndim else array.tobytes())
+            if pad := padding(array.nbytes):
+                buffers.append(bytes(pad))
+    return buffers
+
+
+def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, request_id: int = 0) -> bytes:
+    """One whole frame, in one piece."""
+    arrays = arrays or {}
+    return b"".join([bytes(head(header, arrays, request_id)), *body(arrays)])
+
+
+class Decoder:
+    """Turns bytes, in whatever pieces they come, into messages.
+
+    Let the next bytes be written into :meth:`space`, tell :meth:`received` how many came, then take messages with
+    :meth:`next` until there is none. Once a :class:`FrameError` was raised the stream is beyond repair.
+    """
+
+    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY) -> None:
+        self._max_header, self._max_body = max_header, max_body
+        self._resize(1 << 16)
+        self._start = self._end = 0
+        self._last_text, self._last_header = b"", {}  # type: tuple[bytes, dict[str, Any]]
+
+    def space(self) -> memoryview:
+        """Where the next bytes belong; never empty. Earlier messages' arrays are void from here on."""
+        if self._start == self._end:
+            self._start = self._end = 0
+            if len(self._buffer) > KEPT_BUFFER:
+                self._resize(1 << 16)
+        elif self._end == len(self._buffer):
+            self._make_room()
+        return self._view[self._end :]
+
+    def received(self, count: int) -> None:
+        """*count* bytes were written into :meth:`space`."""
+        self._end += count
+
+    def next(self) -> Message | None:
+        """The next complete message, or None.
+
+        Raises
+        ------
+        FrameError
+            What came is not a frame.
+        """
+        if self._end - self._start < PREFIX.size:
+            return None
+        magic, version, header_length, body_length, request_id = PREFIX.unpack_from(self._buffer, self._start)
+        self._check_prefix(magic, version, header_length, body_length)
+        header_start = self._start + PREFIX.size
+        body_start = header_start + header_length
+        end = body_start + body_length
+        if self._end < end:
+            return None
+        header = self._header(bytes(self._view[header_start:body_start]))
+        arrays = self._arrays(header.get("arrays", ()), body_start, end)
+        self._start = end
+        return Message(request_id, header, arrays)
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Messages completed by *data*, their arrays copied: for tests and callers in no hurry."""
+        messages, rest = [], memoryview(data)
+        while rest:
+            space = self.space()
+            count = min(len(rest), len(space))
+            space[:count] = rest[:count]
+            rest = rest[count:]
+            self.received(count)
+            while (message := self.next()) is not None:
+                messages.append(message._replace(arrays={k: v.copy() for k, v in message.arrays.items()}))
+        return messages
+
+    def _resize(self, size: int) -> None:
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+        self._bytes = np.frombuffer(self._buffer, np.uint8)
+        self._bytes.flags.writeable = False
+
+    def _make_room(self) -> None:
+        """Move what is unread to the front; double the buffer if that frees less than half.
+
+        It grows with what has come, not with what a prefix promises, so that a lie costs no memory.
+        """
+        unread = bytes(self._view[self._start : self._end])
+        self._resize(len(self._buffer) * (2 if len(unread) * 2 > len(self._buffer) else 1))
+        self._view[: len(unread)] = unread
+        self._start, self._end = 0, len(unread)
+
+    def _check_prefix(self, magic: bytes, version: int, header_length: int, body_length: int) -> None:
+        if magic != MAGIC:
+            raise FrameError(f"a frame starts with {MAGIC!r}, found {bytes(magic)!r}")
+        if version != VERSION:
+            raise FrameError(f"the other side speaks version {version} of the wire, this side version {VERSION}")
+        if header_length > self._max_header:
+            raise FrameError(f"header of {header_length} bytes announced; at most {self._max_header} are taken")
+        if body_length > self._max_body:
+            raise FrameError(f"body of {body_length} bytes announced; at most {self._max_body} are taken")
+        if header_length % ALIGNMENT or body_length % ALIGNMENT:
+            raise FrameError(f"lengths {header_length} and {body_length} are not multiples of {ALIGNMENT}")
+
+    def _header(self, text: bytes) -> dict[str, Any]:
+        if text == self._last_text:  # in a relaxation every frame but the first has the header of the one before
+            return self._last_header
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FrameError(f"the header is not JSON: {error}") from None
+        if not isinstance(header, dict):
+            raise FrameError(f"the header is a JSON {type(header).__name__}, not an object")
+        self._last_text, self._last_header = text, header
+        return header
+
+    def _arrays(self, entries: Any, position: int, end: int) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {}
+        if not isinstance(entries, (list, tuple)) or len(entries) > MAX_ARRAYS:
+            raise FrameError(f"'arrays' is not a list of at most {MAX_ARRAYS} entries")
+        for entry in entries:
+            name, dtype, shape, nbytes = _entry(entry)
+            if name in arrays:
+                raise FrameError(f"array {name!r} comes twice")
+            if nbytes > end - position:
+                raise FrameError(f"array {name!r} needs {nbytes} bytes, {end - position} are left in the body")
+            arrays[name] = self._bytes[position : position + nbytes].view(dtype).reshape(shape)
+            position += nbytes + padding(nbytes)
+        if position != end:
+            raise FrameError(f"{end - position} bytes of the body belong to no array")
+        return arrays
+
+
+def _entry(entry: Any) -> tuple[str, np.dtype, list[int], int]:
+    """Name, dtype, shape and byte count of one entry of ``arrays``, checked."""
+    if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
+        raise FrameError(f"an entry of 'arrays' is [name, dtype, shape], found {str(entry)[:100]}")
+    name, text, shape = entry
+    dtype = DTYPES.get(text) if isinstance(text, str) else None
+    if dtype is None:
+        raise FrameError(f"array {name!r} has dtype {text!r}; only {', '.join(DTYPES)} travel")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
+    nbytes = dtype.itemsize
+    for length in shape:
+        if type(length) is not int or not 0 <= length <= MAX_BODY:
+            raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
+        nbytes *= length
+    return name, dtype, shape, nbytes
