@@ -44,7 +44,7 @@ class Ledger:
         self._lock = ExclusiveLock(self.path)
         self._fd: int | None = None
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Ledger:  # noqa: PYI034 - Self came with Python 3.11
         self.open()
         return self
 
@@ -54,8 +54,13 @@ class Ledger:
     def __iter__(self) -> Iterator[Entry]:
         return self.entries()
 
-    def open(self) -> None:
+    def open(self) -> int:
         """Take the lock, put a torn last line aside, and make ready to append; again and again does no harm.
+
+        Returns
+        -------
+        int
+            The file's descriptor.
 
         Raises
         ------
@@ -63,7 +68,7 @@ class Ledger:
             The folder cannot be written, or another process writes this ledger.
         """
         if self._fd is not None:
-            return
+            return self._fd
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -75,6 +80,7 @@ class Ledger:
         except OSError as error:
             self.close()
             raise RunFolderError(f"{self.path} cannot be written: {error}; choose another output_path") from error
+        return self._fd
 
     def close(self) -> None:
         """Close the file and give the lock back."""
@@ -101,20 +107,19 @@ class Ledger:
         data = "".join([_encode(entry) + "\n" for entry in entries]).encode("ascii")
         if not data:
             return
-        self.open()
-        assert self._fd is not None
-        end = os.fstat(self._fd).st_size
+        fd = self.open()
+        end = os.fstat(fd).st_size
         try:
-            written = os.write(self._fd, data)
+            written = os.write(fd, data)
             while written < len(data):  # only a full disk or a size over 2 GB brings us here
-                written += os.write(self._fd, data[written:])
+                written += os.write(fd, data[written:])
             if self.sync:
-                os.fsync(self._fd)
+                os.fsync(fd)
         except OSError as error:
-            os.ftruncate(self._fd, end)
+            os.ftruncate(fd, end)
             raise RunFolderError(
-                f"{self.path} could not be appended to: {error.strerror}; make room (or check the folder) and run again:"
-                " everything already in the ledger is kept"
+                f"{self.path} could not be appended to: {error.strerror}; make room (or check the folder) and run"
+                " again: everything already in the ledger is kept"
             ) from error
 
     def entries(self, *, strict: bool = True) -> Iterator[Entry]:
@@ -130,44 +135,35 @@ class Ledger:
         RecordError
             A line is damaged; the message names its number and what to do.
         """
+        return (entry for _, entry in self.positions(strict=strict))
+
+    def positions(self, *, strict: bool = True) -> Iterator[tuple[int, Entry]]:
+        """As `entries`, each with its position, for `read`: a million entries need not be kept in memory."""
         if not self.path.exists():
             return
-        with open(self.path, "rb", buffering=1 << 20) as file:
-            for number, line in enumerate(file, 1):
-                entry = _decode(line)
-                if entry is not None:
-                    yield entry
-                elif strict and line.endswith(b"\n"):
-                    raise RecordError(_damage(self.path, number, line))
-
-    def positions(self) -> Iterator[tuple[int, Entry]]:
-        """Every entry with its place in the file, for `read`; oldest first.
-
-        Raises
-        ------
-        RecordError
-            A line is damaged; the message names its number and what to do.
-        """
         position = 0
-        if not self.path.exists():
-            return
         with open(self.path, "rb", buffering=1 << 20) as file:
             for number, line in enumerate(file, 1):
                 entry = _decode(line)
                 if entry is not None:
                     yield position, entry
-                elif line.endswith(b"\n"):
+                elif strict and line.endswith(b"\n"):
                     raise RecordError(_damage(self.path, number, line))
                 position += len(line)
 
     def read(self, position: int) -> Entry:
-        """The entry at a place that `positions` gave."""
+        """The entry at a position that `positions` gave.
+
+        Raises
+        ------
+        RecordError
+            There is no entry at that position: the ledger was changed meanwhile.
+        """
         with open(self.path, "rb") as file:
             file.seek(position)
-            line = file.readline()
-        entry = _decode(line)
+            entry = _decode(file.readline())
         if entry is None:
-            raise RecordError(f"{self.path}, byte {position}: no entry begins here; run again to read the file anew")
+            raise RecordError(f"{self.path} holds no entry at byte {position}; it was changed meanwhile: run again")
         return entry
 
     def _cut_torn_tail(self, fd: int) -> None:
@@ -196,7 +192,7 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"a ledger line cannot hold {type(value).__name__} {value!r}; give it numbers, text, lists or dicts")
+    raise TypeError(f"a ledger line cannot hold the {type(value).__name__} {value!r:.80}; give numbers, text or lists")
 
 
 def _decode(line: bytes) -> Entry | None:

@@ -1,0 +1,183 @@
+"""The values that cross between the driver and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ase import Atoms
+
+from mlipcluster.calculators.spec import CalculatorSpec
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """Who am I: what a protocol learns of its call by asking for ``task``.
+
+    Attributes
+    ----------
+    key : str
+        Identity of the task's structure and keyword arguments, 32 hexadecimal digits.
+    source : str
+        Where the structure came from, e.g. ``"Cu.cif#0"``.
+    replicate : int
+        Number of the repeat (``nstruct``), from 0.
+    step : int
+        Number of the protocol in its sequence, from 0.
+    lineage : tuple of int
+        Which output of each earlier protocol led here.
+    protocol : str
+        Name of the protocol.
+    calculator : str
+        Name of the calculator, where there are several.
+    attempt : int
+        Number of the try, from 1.
+    """
+
+    key: str
+    source: str
+    replicate: int
+    step: int
+    lineage: tuple[int, ...]
+    protocol: str
+    calculator: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all calls of one protocol in one run share.
+
+    Attributes
+    ----------
+    run : str
+        Identity of the run on the driver's side: a worker introduces itself once to each.
+    protocol : bytes
+        The protocol and the filter of its outputs (or None), cloudpickled together.
+    protocol_digest : str
+        SHA-256 of ``protocol``.
+    calculators : mapping of str to CalculatorSpec
+        By name; a single calculator has the name ``""``.
+    seed : int
+        Root seed of the run.
+    timeout : float, optional
+        Seconds that a call may take.
+    scratch_dir : str, optional
+        Where scratch folders are made.
+    drop_empty : bool
+        Whether outputs without atoms are dropped.
+    """
+
+    run: str
+    protocol: bytes
+    protocol_digest: str
+    calculators: Mapping[str, CalculatorSpec]
+    seed: int
+    timeout: float | None = None
+    scratch_dir: str | None = None
+    drop_empty: bool = True
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a protocol.
+
+    Attributes
+    ----------
+    task : TaskInfo
+    atoms : Atoms or None
+        The structure.
+    kwargs : dict
+        Keyword arguments of the task, with the updates of earlier protocols.
+    seed : int, optional
+        The seed, where it is pinned; otherwise it is drawn from the run's root seed and the place of the call.
+    """
+
+    task: TaskInfo
+    atoms: Atoms | None
+    kwargs: dict[str, Any]
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception, as it travels.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of its class.
+    message : str
+    traceback : str
+    pickled : bytes, optional
+        The exception itself, cloudpickled, where that was possible.
+    """
+
+    type_name: str
+    message: str
+    traceback: str
+    pickled: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """One structure that a protocol gave, with its scores."""
+
+    atoms: Atoms
+    scores: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What came of one call.
+
+    Attributes
+    ----------
+    products : tuple of Product
+        Its outputs, in order.
+    updates : dict
+        Updates of the keyword arguments for the next protocol.
+    seed : int
+        The seed that was used.
+    started : float
+        Start, as seconds since 1970 (UTC).
+    seconds : float
+        Wall time.
+    introduction : str
+        Which `Introduction` tells of the process that made it.
+    failure : Failure, optional
+    printed : str
+        The end of what was printed meanwhile.
+    """
+
+    seed: int
+    started: float
+    seconds: float
+    introduction: str
+    products: tuple[Product, ...] = ()
+    updates: dict[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    printed: str = ""
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a worker's protocol process says of itself, once a run and again when something in it changes.
+
+    Attributes
+    ----------
+    name : str
+        Digest of all the rest.
+    machine : dict
+        As of `mlipcluster.records.machine.describe_machine`.
+    environment : dict
+        The worker's environment, as JSON (`mlipcluster.environments.environment.Environment`).
+    calculators : dict
+        For each calculator used so far: ``{"provenance": …, "environment": …}``, both as JSON.
+    """
+
+    name: str
+    machine: dict[str, Any]
+    environment: dict[str, Any]
+    calculators: dict[str, dict[str, Any]]

@@ -1,0 +1,1 @@
+"""Where Dask workers run."""

@@ -1,0 +1,119 @@
+"""Dask workers on this machine.
+
+Dask's own ``LocalCluster`` starts its workers by multiprocessing, which imports the user's script once more in each
+and so fails in scripts without ``if __name__ == "__main__"``. Here each worker is a plain subprocess beneath a
+Dask nanny, as on every other kind of cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Scheduler, SpecCluster
+from distributed.deploy.subprocess import SubprocessWorker
+from distributed.security import Security
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Local:
+    """Workers on this machine.
+
+    Attributes
+    ----------
+    workers : int
+        At most; each runs one protocol at a time.
+    minimum : int, optional
+        With it, the number of workers follows the queue of work.
+    threads : int
+        Threads that NumPy and the like use in each.
+    memory : str, optional
+        Limit a worker, as Dask writes it; it is ended when it is over.
+    dashboard_address : str
+        ``host:port`` of Dask's dashboard; port 0 takes a free one.
+    security : bool or distributed.Security, optional
+        TLS between all of them; True makes temporary credentials.
+    log : pathlib.Path, optional
+        File that takes what the workers say of themselves.
+    """
+
+    workers: int
+    minimum: int | None = None
+    threads: int = 1
+    memory: str | None = None
+    dashboard_address: str = "127.0.0.1:0"
+    security: bool | Security | None = None
+    log: Path | None = None
+
+    def start(self) -> SpecCluster:
+        """Start the scheduler in this process and the workers beside it."""
+        security = Security.temporary() if self.security is True else (self.security or None)
+        host = "tls://127.0.0.1" if security else "127.0.0.1"
+        scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": self.dashboard_address}
+        worker = {"cls": LoggedWorker, "options": self._worker_options(security)}
+        adaptive = self.minimum is not None
+        cluster = SpecCluster(
+            name="mlipcluster",
+            scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
+            worker=worker,
+            workers={} if adaptive else dict.fromkeys(range(self.workers), worker),
+            security=security,
+            silence_logs=logging.ERROR,
+        )
+        if adaptive:
+            cluster.adapt(minimum=self.minimum, maximum=self.workers)
+        return cluster
+
+    def _worker_options(self, security: Security | None) -> dict[str, Any]:
+        environment = {
+            **os.environ,
+            **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
+            "DASK_LOGGING__DISTRIBUTED": "warning",
+            **(_tls_variables(security) if security else {}),
+        }
+        nanny = {"nthreads": 1, "memory_limit": self.memory or 0, "dashboard": False, "host": "127.0.0.1"}
+        return {
+            "worker_class": "distributed.Nanny",
+            "worker_kwargs": nanny,
+            "environment": environment,
+            "log": self.log,
+        }
+
+
+class LoggedWorker(SubprocessWorker):
+    """A worker in a process, and a session, of its own, whose words go to a file."""
+
+    def __init__(self, scheduler: str, environment: Mapping[str, str], log: Path | None, **options: Any) -> None:
+        super().__init__(scheduler, **options)
+        self._environment = environment
+        self._log = log
+
+    async def _start(self) -> None:
+        spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
+        with open(self._log or os.devnull, "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "dask", "spec", self.scheduler, "--spec", spec),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the driver, which ends the workers in order
+            )
+
+
+def _tls_variables(security: Security) -> dict[str, str]:
+    """Dask's configuration of TLS for a worker, as environment variables."""
+    given = security.get_tls_config_for_role("worker")
+    names = {"ca_file": "CA_FILE", "cert": "WORKER__CERT", "key": "WORKER__KEY"}
+    variables = {f"DASK_DISTRIBUTED__COMM__TLS__{names[k]}": v for k, v in given.items() if k in names and v}
+    return {**variables, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true"}

@@ -1,0 +1,313 @@
+"""The loop: tasks × protocols → chunks → futures → ledger and outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ase import Atoms
+
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calls import Call, CallResult, Failure, Job, TaskInfo
+from mlipcluster.errors import TaskError
+from mlipcluster.execute import describe_failure
+from mlipcluster.facts import CalculatorFacts
+from mlipcluster.options import Options
+from mlipcluster.outputs.entries import Slot
+from mlipcluster.outputs.output import Output
+from mlipcluster.plan import PlannedProtocol, check_keywords
+from mlipcluster.progress import Counts, Progress
+from mlipcluster.protocol_process import ChunkResult
+from mlipcluster.records.identity import Parts, parameters_digest, structure_digest
+from mlipcluster.recorder import Live, Trail
+from mlipcluster.runbook import RunBook
+from mlipcluster.schedule import Chunk, Schedule
+from mlipcluster.tasks import Task, TaskSource
+from mlipcluster.workers import Workers
+
+WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """One path through the protocols, as `reproduce` follows it.
+
+    Attributes
+    ----------
+    seeds : tuple of int
+        Seed of each protocol's call; empty to draw them from the root seed.
+    output_ids : tuple of int
+        Which output of each protocol to follow; empty for all.
+    """
+
+    seeds: tuple[int, ...] = ()
+    output_ids: tuple[int, ...] = ()
+
+
+@dataclass
+class _Tally:
+    done: int = 0
+    failed: int = 0
+    earlier: int = 0
+    begun: int = 0
+
+
+class Distribution:
+    """One run on its way.
+
+    Parameters
+    ----------
+    source : TaskSource
+    protocols : sequence of PlannedProtocol
+    calculators : mapping of str to CalculatorSpec
+    facts : CalculatorFacts
+        What else decides a calculator's answers: weights and environment.
+    seed : int
+        Root seed.
+    """
+
+    def __init__(
+        self,
+        source: TaskSource,
+        protocols: Sequence[PlannedProtocol],
+        calculators: Mapping[str, CalculatorSpec],
+        facts: CalculatorFacts,
+        seed: int,
+        pinned: Pinned,
+        options: Options,
+        book: RunBook,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._protocols = protocols
+        self._facts = facts
+        self._seed = seed
+        self._pinned = pinned
+        self._options = options
+        self._book = book
+        self._workers = workers
+        self._progress = progress
+        self._tally = _Tally()
+        self._schedule: Schedule[tuple[Live, int]] = Schedule([p.step for p in protocols], workers.slots())
+        run = uuid.uuid4().hex[:12]
+        self._jobs = tuple(job_for(run, protocol, calculators, seed, options) for protocol in protocols)
+        self._chunks: dict[int, Chunk[tuple[Live, int]]] = {}
+        self._dashboard_shown = False
+
+    def outputs(self) -> Iterator[Output]:
+        """Run to the end; give the final outputs as they are saved.
+
+        Raises
+        ------
+        Exception
+            With ``ignore_errors=False``: the first failure, as it was raised, after what is done was saved.
+        """
+        tasks = iter(self._source)
+        while True:
+            self._fill(tasks)
+            self._submit()
+            if self._schedule.idle and self._schedule.exhausted:
+                break
+            yield from self._receive()
+            self._show()
+        self._show()
+
+    def _fill(self, tasks: Iterator[Task]) -> None:
+        """Read as many tasks as the workers can use."""
+        while self._schedule.hungry:
+            task = next(tasks, None)
+            if task is None:
+                self._schedule.exhausted = True
+                return
+            self._begin(task)
+            self._show()
+
+    def _begin(self, task: Task) -> None:
+        error = task.error
+        if error is None:
+            try:
+                check_keywords(self._protocols, task.atoms, task.kwargs)
+            except TypeError as wrong:
+                error = wrong
+        live = self._live(task, task.atoms, task.kwargs, (), Trail())
+        if error is None:
+            self._proceed(live)
+            return
+        self._tally.begun += 1
+        if self._book.find(live) is None:
+            self._fail(live, CallResult(0, 0.0, 0.0, "", failure=describe_failure(error)), attempts=1)
+            if not self._options.faults.ignore_errors:
+                raise error
+        else:
+            self._tally.earlier += 1
+
+    def _proceed(self, live: Live) -> None:
+        """Make a call, or take what the folder knows of it."""
+        self._tally.begun += 1
+        found = self._book.find(live)
+        if found is None:
+            self._schedule.add(live.call.task.step, (live, 1))
+            return
+        self._tally.earlier += 1
+        if found.result is not None:
+            self._descend(live, found.result)
+
+    def _descend(self, live: Live, result: CallResult) -> None:
+        """Each output of a call is a task of the next protocol."""
+        kwargs = {**live.call.kwargs, **result.updates}
+        trail = live.trail.then(result)
+        for index, product in enumerate(result.products):
+            if self._on_path(live.call.task.step, index):
+                lineage = (*live.call.task.lineage, index)
+                self._proceed(self._live(live.task, product.atoms, kwargs, lineage, trail))
+
+    def _live(
+        self, task: Task, atoms: Atoms | None, kwargs: dict[str, Any], lineage: tuple[int, ...], trail: Trail
+    ) -> Live:
+        step = len(lineage)
+        protocol = self._protocols[step]
+        slot = Slot(task.key, task.replicate, lineage, step)
+        first = step == 0
+        seeds = self._pinned.seeds
+        parts = Parts(
+            # A first call's structure and parameters are in its key, which no other task shares.
+            structure=task.key if first else structure_digest(atoms)[:32],
+            parameters="" if first else parameters_digest(kwargs)[:32],
+            protocol=protocol.source.digest,
+            calculator=self._facts.for_call(protocol.wanted, task.calculator),
+            environment=self._facts.environment,
+            seed=f"{seeds or self._seed} {task.replicate} {'.'.join(map(str, lineage))} {step}",
+        )
+        info = TaskInfo(task.key, task.source, task.replicate, step, lineage, protocol.short_name, task.calculator)
+        seed = seeds[step] if seeds else None
+        return Live(task, Call(info, atoms, kwargs, seed), parts, str(slot), trail)
+
+    def _on_path(self, step: int, index: int) -> bool:
+        return not self._pinned.output_ids or self._pinned.output_ids[step] == index
+
+    def _submit(self) -> None:
+        while (chunk := self._schedule.take()) is not None:
+            calls = tuple(
+                live.call if attempt == 1 else replace(live.call, task=replace(live.call.task, attempt=attempt))
+                for live, attempt in chunk.items
+            )
+            protocol = self._protocols[chunk.step]
+            priority = self._schedule.priority(chunk.step)
+            self._chunks[chunk.number] = chunk
+            self._workers.submit(
+                chunk.number, protocol.short_name, protocol.step, priority, self._jobs[chunk.step], calls
+            )
+        if self._workers.dashboard_link and not self._dashboard_shown:
+            self._dashboard_shown = True
+            self._progress.say(f"Dask dashboard: {self._workers.dashboard_link}")
+
+    def _receive(self) -> Iterator[Output]:
+        for client, slots in enumerate(self._workers.slots_if_due() or ()):
+            self._schedule.set_slots(client, slots)
+        for returned in self._workers.wait(WAIT_SECONDS):
+            chunk = self._chunks.pop(returned.number)
+            if returned.result is None:
+                self._lose(chunk)
+            else:
+                yield from self._finish(chunk, returned.result)
+
+    def _finish(self, chunk: Chunk[tuple[Live, int]], answer: ChunkResult) -> Iterator[Output]:
+        """Save what a chunk brought, with one append to the ledger; then give it."""
+        results = [pickle.loads(packed) for packed in answer.results]  # noqa: S301 - from our own workers
+        self._schedule.finished(chunk.number, sum(result.seconds for result in results))
+        first: Failure | None = None
+        outputs: list[Output] = []
+        with self._book.together():
+            for packed in answer.introductions:
+                self._book.meet(pickle.loads(packed))  # noqa: S301
+            for index, ((live, attempt), result) in enumerate(zip(chunk.items, results, strict=True)):
+                told = replace(result, printed=answer.printed.get(index, ""))
+                if told.failure is None:
+                    outputs += self._succeed(live, told)
+                else:
+                    first = first or self._handle_failure(live, told, attempt)
+        yield from outputs
+        if first is not None:
+            raise exception_of(first)
+
+    def _succeed(self, live: Live, result: CallResult) -> list[Output]:
+        self._tally.done += 1
+        step = live.call.task.step
+        if step == len(self._protocols) - 1 or not result.products:
+            return self._book.save_outputs(
+                live, result, self._pinned.output_ids[step] if self._pinned.output_ids else None
+            )
+        self._book.save_children(live, result)
+        self._descend(live, result)
+        return []
+
+    def _handle_failure(self, live: Live, result: CallResult, attempt: int) -> Failure | None:
+        """Try again, or record; the failure if it is to end the run."""
+        if attempt <= self._protocols[live.call.task.step].step.retries:
+            self._schedule.add(live.call.task.step, (live, attempt + 1))
+            return None
+        self._fail(live, result, attempt)
+        return None if self._options.faults.ignore_errors else result.failure
+
+    def _lose(self, chunk: Chunk[tuple[Live, int]]) -> None:
+        for live, attempt in self._schedule.lost(chunk.number):
+            text = (
+                f"the Dask worker that ran {live.call.task.protocol!r} on {live.task.source} ended every time; "
+                "see the workers' log in the run folder."
+            )
+            result = CallResult(0, 0.0, 0.0, "", failure=describe_failure(TaskError(text)))
+            self._fail(live, result, attempt)
+
+    def _fail(self, live: Live, result: CallResult, attempts: int) -> None:
+        self._tally.done += 1
+        self._tally.failed += 1
+        self._book.save_failure(live, result, attempts)
+
+    def _show(self) -> None:
+        tally = self._tally
+        known = self._source.known_length
+        single = len(self._protocols) == 1
+        total = known if known is not None and single else tally.begun if self._schedule.exhausted else None
+        running = self._schedule.flying
+        self._progress.update(Counts(tally.done, tally.failed, running, tally.earlier, total))
+
+    @property
+    def failed(self) -> int:
+        """Failures recorded in this run."""
+        return self._tally.failed
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Calls made now, calls found finished, failures."""
+        return {"done": self._tally.done, "earlier": self._tally.earlier, "failed": self._tally.failed}
+
+
+def job_for(
+    run: str, protocol: PlannedProtocol, calculators: Mapping[str, CalculatorSpec], seed: int, options: Options
+) -> Job:
+    """What all calls of a protocol in this run share."""
+    return Job(
+        run=run,
+        protocol=protocol.blob,
+        protocol_digest=protocol.blob_digest,
+        calculators=dict(calculators),
+        seed=seed,
+        timeout=options.faults.timeout,
+        scratch_dir=options.compute.scratch_dir,
+        drop_empty=options.saving.filter_results is not False,
+    )
+
+
+def exception_of(failure: Failure) -> BaseException:
+    """The exception as it was raised on the worker, with its traceback there as a note."""
+    error: BaseException = TaskError(f"{failure.type_name}: {failure.message}")
+    if failure.pickled is not None:
+        with contextlib.suppress(Exception):
+            error = pickle.loads(failure.pickled)  # noqa: S301 - from our own workers
+    error.__cause__ = TaskError(f"on the worker:\n{failure.traceback}")
+    return error

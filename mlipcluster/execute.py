@@ -1,0 +1,267 @@
+"""What runs on a worker: seeds, calculator, protocol, and the worker's half of the record."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
+from mlipcluster.environments.measure import measure
+from mlipcluster.errors import ProtocolError
+from mlipcluster.records.identity import digest
+from mlipcluster.records.machine import describe_machine
+from mlipcluster.records.packing import is_portable
+from mlipcluster.records.seeds import call_seed, seed_everything
+
+if TYPE_CHECKING:
+    from mlipcluster.calculators.pool import CalculatorPool
+    from mlipcluster.calculators.spec import CalculatorSpec
+
+HANDED = ("calc", "calculators", "seed", "rng", "scratch", "task")
+"""What a protocol may ask for by name beside its task's own keyword arguments."""
+
+Protocol = Callable[..., Any]
+
+
+class Executor:
+    """Runs calls, one after the other, and keeps warm what they share."""
+
+    def __init__(self, pool: CalculatorPool) -> None:
+        self._pool = pool
+        self._loaded: tuple[str, Protocol, Callable[[Atoms], bool] | None] | None = None
+        self._environments: dict[str, dict[str, Any]] = {}
+        self._used: dict[str, tuple[CalculatorSpec, Any]] = {}
+        self._introduction: Introduction | None = None
+
+    def run(self, job: Job, call: Call, leased: Callable[[], None] = lambda: None) -> CallResult:
+        """Make one call; whatever it raises becomes its `Failure`.
+
+        Parameters
+        ----------
+        leased : callable
+            Called when the calculators are ready and the protocol is about to start.
+        """
+        seed = self._seed(job, call)
+        started, clock = time.time(), time.perf_counter()
+        products: list[Product] = []
+        updates: dict[str, Any] = {}
+        failure = None
+        try:
+            protocol, keep = self._load(job)
+            with self._handed(job, call, protocol, seed) as handed:
+                leased()
+                clock = time.perf_counter()
+                for value in _values(protocol, call, handed):
+                    _collect(value, job, keep, products, updates)
+                seconds = time.perf_counter() - clock
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a protocol is a failure of that call only
+            seconds = time.perf_counter() - clock
+            products, updates, failure = [], {}, describe_failure(error)
+        name = self.introduce(job).name
+        return CallResult(seed, started, seconds, name, tuple(products), updates, failure)
+
+    def introduce(self, job: Job, *, start: bool = False) -> Introduction:
+        """Tell of this process: machine, environment, and the calculators it has used so far.
+
+        Parameters
+        ----------
+        start : bool
+            Start the job's calculators now, so that they are told of as well.
+        """
+        if start:
+            for name, spec in job.calculators.items():
+                self._used[name] = (spec, self._pool.provenance(spec))
+        if self._introduction is None or start:
+            parts = {
+                "machine": describe_machine(),
+                "environment": self._environment(None),
+                "calculators": {
+                    name: {"provenance": provenance.to_json(), "environment": self._environment(str(spec.interpreter))}
+                    for name, (spec, provenance) in sorted(self._used.items())
+                },
+            }
+            self._introduction = Introduction(digest(parts)[:16], **parts)
+        return self._introduction
+
+    def _environment(self, python: str | None) -> dict[str, Any]:
+        python = python or sys.executable
+        if python not in self._environments:
+            self._environments[python] = measure(None if python == sys.executable else python).to_json()
+        return self._environments[python]
+
+    def _seed(self, job: Job, call: Call) -> int:
+        task = call.task
+        return (
+            call.seed
+            if call.seed is not None
+            else call_seed(job.seed, task.key, task.replicate, task.step, task.lineage)
+        )
+
+    def _load(self, job: Job) -> tuple[Protocol, Callable[[Atoms], bool] | None]:
+        if self._loaded is None or self._loaded[0] != job.protocol_digest:
+            self._loaded = (job.protocol_digest, *cloudpickle.loads(job.protocol))
+        return self._loaded[1], self._loaded[2]
+
+    @contextlib.contextmanager
+    def _handed(self, job: Job, call: Call, protocol: Protocol, seed: int) -> Iterator[dict[str, Any]]:
+        """What the protocol's signature asks for; the calculators are in a defined state."""
+        wanted = wanted_names(protocol)
+        with contextlib.ExitStack() as stack:
+            handed: dict[str, Any] = {"seed": seed, "task": call.task}
+            names = _calculators_wanted(wanted, job, call)
+            leases = {name: stack.enter_context(self._pool.lease(job.calculators[name], seed)) for name in names}
+            if "calculators" in wanted:
+                handed["calculators"] = leases
+            if "calc" in wanted and call.task.calculator in leases:
+                handed["calc"] = leases[call.task.calculator]
+            if "scratch" in wanted:
+                handed["scratch"] = stack.enter_context(_scratch(job.scratch_dir))
+            # Seeded even if no rng is asked for: code beneath a protocol may use the global generators.
+            rng = seed_everything(seed)
+            handed["rng"] = rng
+            try:
+                yield {name: value for name, value in handed.items() if name in wanted}
+            finally:
+                self._note_provenance(job, names)
+
+    def _note_provenance(self, job: Job, names: list[str]) -> None:
+        for name in names:
+            with contextlib.suppress(Exception):  # a calculator that cannot be asked any more told of itself before
+                spec, provenance = job.calculators[name], self._pool.provenance(job.calculators[name])
+                if self._used.get(name) != (spec, provenance):
+                    self._used[name] = (spec, provenance)
+                    self._introduction = None
+
+
+def wanted_names(protocol: Protocol) -> frozenset[str]:
+    """Names among `HANDED` that a protocol's signature asks for; ``**kwargs`` asks for all."""
+    parameters = inspect.signature(protocol).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return frozenset(HANDED)
+    return frozenset(p.name for p in parameters) & frozenset(HANDED)
+
+
+def takes_atoms(protocol: Protocol, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the first positional parameter of a protocol is its structure."""
+    for parameter in inspect.signature(protocol).parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            return parameter.name not in HANDED and parameter.name not in kwargs
+        return parameter.kind is parameter.VAR_POSITIONAL
+    return False
+
+
+def describe_failure(error: BaseException) -> Failure:
+    """Make an exception fit to travel."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        pickled = cloudpickle.dumps(error)
+        cloudpickle.loads(pickled)
+    except Exception:  # noqa: BLE001 - whatever a user's exception class does wrong, type and text still travel
+        pickled = None
+    return Failure(name, str(error), "".join(traceback.format_exception(error)), pickled)
+
+
+def _calculators_wanted(wanted: frozenset[str], job: Job, call: Call) -> list[str]:
+    if "calculators" in wanted:
+        return list(job.calculators)
+    return [call.task.calculator] if "calc" in wanted and call.task.calculator in job.calculators else []
+
+
+def _values(protocol: Protocol, call: Call, handed: dict[str, Any]) -> Iterator[Any]:
+    """Call the protocol and give what it returns or yields, one by one."""
+    parameters = inspect.signature(protocol).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = {name: value for name, value in call.kwargs.items() if takes_any or name in parameters}
+    arguments = (call.atoms,) if takes_atoms(protocol, call.kwargs) else ()
+    result = protocol(*arguments, **{**handed, **own})
+    if inspect.isgenerator(result) or isinstance(result, (list, tuple)):
+        yield from result
+    else:
+        yield result
+
+
+def _collect(
+    value: Any, job: Job, keep: Callable[[Atoms], bool] | None, products: list[Product], updates: dict[str, Any]
+) -> None:
+    if value is None:
+        return
+    if isinstance(value, Atoms):
+        if (len(value) or not job.drop_empty) and (keep is None or keep(value)):
+            frozen = freeze(value)
+            products.append(Product(frozen, scores_of(frozen)))
+    elif isinstance(value, dict):
+        if updates:
+            raise ProtocolError("the protocol gave more than one dict; give one with all updates of keyword arguments.")
+        updates.update(value)
+    else:
+        raise ProtocolError(
+            f"the protocol gave a {type(value).__name__}; a protocol returns or yields Atoms, None, "
+            "and at most one dict that updates the keyword arguments of the next protocol."
+        )
+
+
+def freeze(atoms: Atoms) -> Atoms:
+    """Copy a structure as it is now, with those results of its calculator that belong to it as it is now."""
+    frozen = atoms.copy()
+    calculator = atoms.calc
+    results = getattr(calculator, "results", None)
+    if results and not calculator.check_state(atoms):
+        frozen.calc = SinglePointCalculator(frozen)
+        # Past the constructor, which refuses results that ASE has no name for.
+        frozen.calc.results.update({k: v.copy() if isinstance(v, np.ndarray) else v for k, v in results.items()})
+    return frozen
+
+
+def scores_of(atoms: Atoms) -> dict[str, Any]:
+    """Scores of an output: what its calculator found, and what the protocol left in ``atoms.info``.
+
+    ``energy`` is in eV; ``max_force``, the largest norm of a force on an atom after constraints, in eV/Å.
+    """
+    scores: dict[str, Any] = {"formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
+    results = atoms.calc.results if atoms.calc is not None else {}
+    if "energy" in results:
+        scores["energy"] = float(results["energy"])
+    if "forces" in results and len(atoms):
+        scores["max_force"] = float(np.sqrt((atoms.get_forces() ** 2).sum(axis=1).max()))
+    for key, value in atoms.info.items():
+        if (score := _score(value)) is not None:
+            scores.setdefault(str(key), score)
+    return scores
+
+
+def _score(value: Any) -> Any:
+    """A value as JSON knows it, or None where it is no score."""
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return _score(value.item())
+    if isinstance(value, np.ndarray) and value.ndim <= 1 and value.size <= 16 and value.dtype.kind in "bif":  # noqa: PLR2004
+        return value.tolist()
+    if isinstance(value, (list, tuple)) and is_portable(value) and len(value) <= 16:  # noqa: PLR2004
+        return list(value) if all(isinstance(v, (bool, int, float, str)) for v in value) else None
+    return None
+
+
+@contextlib.contextmanager
+def _scratch(parent: str | None) -> Iterator[Path]:
+    folder = tempfile.mkdtemp(prefix="call-", dir=parent)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,383 @@
+"""`MLIPCluster`: what the user holds."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect as python_inspect
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ase import Atoms
+
+from mlipcluster.calculators.registry import resolve
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.distribute import Distribution, Pinned, job_for
+from mlipcluster.errors import InputError, MismatchError
+from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
+from mlipcluster.files import RunFolder
+from mlipcluster.options import GROUPS, Options
+from mlipcluster.outputs.ledger import Ledger
+from mlipcluster.outputs.output import Output
+from mlipcluster.outputs.results import Results
+from mlipcluster.plan import PlannedProtocol, ProtocolOptions, check_keywords, plan_protocols
+from mlipcluster.progress import Progress
+from mlipcluster.recorder import Told
+from mlipcluster.records.git import GitState, check, inspect
+from mlipcluster.records.seeds import new_root
+from mlipcluster.runbook import RunBook
+from mlipcluster.tasks import Tasks, TaskSource
+from mlipcluster.workers import Workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger("mlipcluster")
+
+Calculator = str | Mapping[str, Any] | CalculatorSpec
+
+
+class MLIPCluster:
+    """Distributes protocols over tasks, and records every output so that it can be made again.
+
+    Parameters
+    ----------
+    tasks : Atoms, str, path, mapping, iterable or callable
+        What to work on: structures, names of files that ASE reads (patterns too; each frame is a task), dictionaries
+        of keyword arguments for the protocols (with ``atoms`` or not), a list or generator of these, or a function
+        that returns one. Generators are read as the workers need tasks.
+    calculator : str, mapping or CalculatorSpec, optional
+        Handed to protocols as ``calc``: a short name (``"emt"``), a factory (``"module:callable"``) or a spec.
+    calculators : mapping of str to these, optional
+        Several, by name: each task is run once with each; ``calculators`` hands a protocol all of them.
+    nstruct : int
+        Repeats of each task, each with seeds of its own.
+    seed : int, optional
+        Root seed of the run. Drawn, and recorded, when not given; a run that goes on keeps its own.
+    seeds, output_ids : sequence of int, optional
+        Pin the seed, and the output to follow, of each protocol, as a record says: one path of a run.
+    replicate : int, optional
+        With them: which repeat it is.
+    input_atoms : Atoms, optional
+        The structure of tasks that bring none.
+    client, clients : distributed.Client or a sequence of them, optional
+        Workers of your own.
+    **options
+        Any field of the groups in `mlipcluster.options`, by its name: `Compute`, `Saving`, `Faults`, `About`,
+        `Checks` and `Showing`; ``output_path="runs/relax"`` among them.
+
+    Raises
+    ------
+    InputError
+        An option or a calculator is unknown, or a value cannot be meant.
+
+    Examples
+    --------
+    >>> from mlipcluster.protocols import relax
+    >>> results = MLIPCluster("structures/*.cif", "emt", output_path="runs/relax").distribute(relax)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks | None = None,
+        calculator: Calculator | None = None,
+        *,
+        calculators: Mapping[str, Calculator] | None = None,
+        nstruct: int = 1,
+        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
+        output_ids: Sequence[int] | None = None,
+        replicate: int | None = None,
+        input_atoms: Atoms | None = None,
+        client: Client | None = None,
+        clients: Sequence[Client] | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = Options.from_names(options)
+        self._calculators = _calculators(calculator, calculators)
+        self._nstruct = _whole("nstruct", nstruct, 1)
+        self._seed = None if seed is None else _whole("seed", seed, 0)
+        self._pinned = Pinned(tuple(seeds or ()), tuple(output_ids or ()))
+        self._source = TaskSource(
+            tasks,
+            input_atoms=input_atoms,
+            nstruct=self._nstruct,
+            calculators=list(self._calculators) or [""],
+            replicate=replicate,
+        )
+        saving = self.options.saving
+        self.folder = RunFolder(
+            saving.output_path,
+            outputs=saving.output_dir_name,
+            logs=saving.logs_dir_name,
+            ledger=saving.scorefile_name,
+        )
+        if client is not None and clients is not None:
+            raise InputError("client and clients are both given; give one of them.")
+        given = list(clients or ([client] if client is not None else []))
+        self._workers = Workers(self.options.compute, given, self.folder.logs / "workers.log")
+        self._inside = False
+
+    def __enter__(self) -> MLIPCluster:
+        self._inside = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._inside = False
+        self._workers.close(abort=error is not None)
+
+    def distribute(
+        self,
+        *protocols: Any,
+        retries: int | Sequence[int] = 0,
+        resources: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
+        priorities: int | Sequence[int | None] | None = None,
+        clients_indices: int | Sequence[int] = 0,
+    ) -> Results:
+        """Run the protocols, one after the other, over all tasks, and return the results.
+
+        Parameters
+        ----------
+        *protocols : callable or list of callable
+            Each output of one is a task of the next, at once.
+        retries, resources, priorities, clients_indices
+            As in `mlipcluster.plan.ProtocolOptions`.
+
+        Returns
+        -------
+        Results
+            Everything of this run, what was finished earlier included.
+
+        Raises
+        ------
+        ProtocolError
+            A protocol cannot be called or pickled, or does not take its tasks' keyword arguments.
+        RunFolderError
+            The output folder cannot be written or holds another run.
+        CalculatorStartError
+            A calculator cannot be started.
+        """
+        told = ProtocolOptions(retries, resources, priorities, clients_indices)
+        slots: set[str] = set()
+        for _ in self._run(protocols, told, slots):
+            pass
+        lines = Ledger(self.folder.ledger).entries()
+        return Results((line for line in lines if line["slot"] in slots), self.folder.root)
+
+    def generate(
+        self,
+        *protocols: Any,
+        retries: int | Sequence[int] = 0,
+        resources: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
+        priorities: int | Sequence[int | None] | None = None,
+        clients_indices: int | Sequence[int] = 0,
+    ) -> Iterator[Output]:
+        """As `distribute`, but give each final output as soon as it is saved.
+
+        Outputs that were finished earlier are not given again; `distribute` returns them all.
+        """
+        told = ProtocolOptions(retries, resources, priorities, clients_indices)
+        return self._run(protocols, told, set())
+
+    def _run(self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]) -> Iterator[Output]:
+        keep = self.options.saving.filter_results
+        planned = plan_protocols(protocols, told, keep if callable(keep) else None, self._workers.count)
+        self._check_pinned(len(planned))
+        git = _repository(planned)
+        _check_git(self.options.checks.sha1, git)
+        self._check_first_task(planned)
+        if self.options.saving.dry_run:
+            self._rehearse(planned)
+            return
+        with contextlib.ExitStack() as stack:
+            book = stack.enter_context(RunBook(self.folder, self.options.saving))
+            book.slots = slots
+            stack.enter_context(_logging(self.folder, self.options.showing.logging_level))
+            stack.push(self._end)
+            seed = self._root_seed(book)
+            book.begin(Told(planned, self._calculators, self._nstruct, seed, self.options.about, git, _version()))
+            facts = self._facts(planned, book, seed)
+            progress = stack.enter_context(Progress(self._title(planned), shown=self.options.showing.progress))
+            distribution = Distribution(
+                self._source,
+                planned,
+                self._calculators,
+                facts,
+                seed,
+                self._pinned,
+                self.options,
+                book,
+                self._workers,
+                progress,
+            )
+            yield from distribution.outputs()
+            self._tell(book, distribution, progress)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._inside or error is not None:
+            self._workers.close(abort=error is not None)
+
+    def _root_seed(self, book: RunBook) -> int:
+        known = book.root_seed()
+        if self._seed is not None:
+            return self._seed
+        return new_root() if known is None else known
+
+    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook, seed: int) -> CalculatorFacts:
+        """Ask the calculators what they are, unless nothing has changed since they were asked."""
+        used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
+        cache = self.folder.root / "calculators.json"
+        facts = None if self._workers.started and not self._workers.own else facts_here(used, cache)
+        if facts is None:
+            self.folder.logs.mkdir(parents=True, exist_ok=True)
+            introduction = self._workers.introduce(job_for("asking", planned[0], used, seed, self.options))
+            with book.together():
+                book.meet(introduction)
+            remember(introduction, used, cache)
+            facts = facts_from(introduction, used)
+        wanted = self.options.checks.environment
+        if wanted is not None and not (wanted and facts.environment.startswith(wanted)):
+            raise MismatchError(
+                f"the workers' environment has the digest {facts.environment[:16]}…, not {wanted!r} as asked; "
+                "install what the run is meant to have, or leave out environment=.",
+                (f"environment: {wanted} -> {facts.environment}",),
+            )
+        return facts
+
+    def _check_first_task(self, planned: Sequence[PlannedProtocol]) -> None:
+        first = self._source.peek()
+        if first is None:
+            raise InputError("there are no tasks; give at least one structure, file name or dictionary.")
+        if first.error is None:
+            check_keywords(planned, first.atoms, first.kwargs)
+        if not self._calculators and any("calc" in _required(p.function) for p in planned):
+            raise InputError(
+                "a protocol asks for calc, but the run has no calculator; give calculator='emt' or another."
+            )
+
+    def _check_pinned(self, protocols: int) -> None:
+        for name in ("seeds", "output_ids"):
+            count = len(getattr(self._pinned, name))
+            if count not in (0, protocols):
+                raise InputError(f"{name} has {count} entries for {protocols} protocols; give one for each.")
+
+    def _rehearse(self, planned: Sequence[PlannedProtocol]) -> None:
+        tasks = list(self._source)
+        wrong = [task for task in tasks if task.error is not None]
+        names = " → ".join(p.short_name for p in planned)
+        lines = [f"dry run: {len(tasks)} tasks × {names}; nothing was started or written."]
+        lines += [f"  cannot be run: {task.source}: {task.error}" for task in wrong]
+        print("\n".join(lines))  # noqa: T201 - what a dry run is for
+
+    def _title(self, planned: Sequence[PlannedProtocol]) -> str:
+        return self.options.about.simulation_name or " → ".join(p.short_name for p in planned)
+
+    def _tell(self, book: RunBook, distribution: Distribution, progress: Progress) -> None:
+        for reason, count in book.again.items():
+            text = f"{count} finished {'call was' if count == 1 else 'calls were'} made again: {reason}."
+            log.info(text)
+            progress.say(text)
+        if self._source.duplicates:
+            several = ", ".join(self._source.duplicates[:3])
+            warnings.warn(
+                f"{len(self._source.duplicates)} tasks were handed in more than once ({several}, …); "
+                "each was run as a further repeat, with its own seed.",
+                stacklevel=4,
+            )
+        if distribution.failed:
+            progress.say(f"{distribution.failed} failed; see .failures of the results, or {self.folder.failures}")
+
+
+def _calculators(one: Calculator | None, several: Mapping[str, Calculator] | None) -> dict[str, CalculatorSpec]:
+    if one is not None and several is not None:
+        raise InputError("calculator and calculators are both given; give one of them.")
+    if several is not None:
+        if not isinstance(several, Mapping) or not several or not all(isinstance(n, str) and n for n in several):
+            raise InputError(
+                'calculators: give a dictionary of names, e.g. {"mace": "mace-medium", "chgnet": "chgnet"}.'
+            )
+        return {name: resolve(calculator) for name, calculator in several.items()}
+    return {} if one is None else {"": resolve(one)}
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    try:
+        number = value.__index__()
+    except AttributeError:
+        number = math.nan
+    if isinstance(value, bool) or not number >= least:
+        raise InputError(f"{name}={value!r}: give a whole number, {least} or more.")
+    return int(number)
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    parameters = python_inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+
+
+def _repository(planned: Sequence[PlannedProtocol]) -> GitState | None:
+    """State of the repository of the first protocol that has a file of the user's in one."""
+    for protocol in planned:
+        file = protocol.source.file
+        if file and os.path.isfile(file) and not protocol.source.module.startswith("mlipcluster."):
+            state = inspect(Path(file))
+            if state is not None:
+                return state
+    return None
+
+
+def _check_git(policy: str | None, git: GitState | None) -> None:
+    check(policy, git)
+    if policy is None and git is not None and git.dirty:
+        warnings.warn(
+            f"{git.root} has uncommitted changes; they are recorded with each output. Commit them, "
+            'or say sha1="" to insist on a clean tree.',
+            stacklevel=5,
+        )
+
+
+@contextlib.contextmanager
+def _logging(folder: RunFolder, level: str) -> Iterator[None]:
+    """The run's log file, for as long as the run goes on; no other logger is touched."""
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder.logs / "driver.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+        handler.close()
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("mlipcluster")
+
+
+def _signature() -> python_inspect.Signature:
+    """The constructor's signature with every option spelled out, for ``help()`` and notebooks."""
+    own = python_inspect.signature(MLIPCluster.__init__)
+    parameters = [p for p in own.parameters.values() if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+    for group in GROUPS:
+        for field in fields(group):
+            default = field.default if field.default is not MISSING else python_inspect.Parameter.empty
+            parameters.append(
+                python_inspect.Parameter(
+                    field.name, python_inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type
+                )
+            )
+    return own.replace(parameters=parameters)
+
+
+MLIPCluster.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,0 +1,236 @@
+"""What a run may be told, in small groups; ``MLIPCluster`` takes every field of every group by its name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+from ase import Atoms
+
+from mlipcluster.errors import InputError
+from mlipcluster.outputs.formats import FORMATS
+
+COMPRESSIONS = ("", "gz", "bz2", "xz")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The workers that are started on this machine; unused when a ``client`` is handed in.
+
+    Attributes
+    ----------
+    max_workers : int, optional
+        Dask workers, each running one protocol at a time. Default: one a processor core.
+    min_workers : int, optional
+        With it the number of workers follows the queue of work, between the two. Default: all from the start.
+    cores : int
+        Threads that NumPy and the like may use in a worker's protocols; a calculator's own threads are
+        those of its `CalculatorSpec`.
+    memory : str, optional
+        Limit a worker, as Dask writes it (``"4 GiB"``). Default: none.
+    scratch_dir : str, optional
+        Where protocols' ``scratch`` folders are made. Default: the system's temporary folder.
+    dashboard_address : str
+        Where Dask's dashboard listens.
+    security : object, optional
+        A ``distributed.Security`` for the connections between driver, scheduler and workers.
+    """
+
+    max_workers: int | None = None
+    min_workers: int | None = None
+    cores: int = 1
+    memory: str | None = None
+    scratch_dir: str | None = None
+    dashboard_address: str = "127.0.0.1:0"
+    security: Any = None
+
+    def __post_init__(self) -> None:
+        _at_least("max_workers", self.max_workers, 1)
+        _at_least("min_workers", self.min_workers, 0)
+        _at_least("cores", self.cores, 1)
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.workers}; lower it.")
+
+    @property
+    def workers(self) -> int:
+        """Number of workers at most."""
+        return self.max_workers or os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What is written, and where.
+
+    Attributes
+    ----------
+    output_path : str
+        The run folder.
+    output_dir_name, logs_dir_name, scorefile_name : str
+        Names inside it of the outputs' folder, the logs' folder and the ledger (the scorefile).
+    output_types : tuple of str
+        Formats of the outputs: ``"extxyz"``, ``"json"``; empty for a ledger alone.
+    compression : str
+        ``""``, ``"gz"``, ``"bz2"`` or ``"xz"``.
+    simulation_records_in_scorefile : bool
+        Whether each line of the ledger holds the whole record too.
+    save_all : bool
+        Save the outputs of every protocol, not only of the last.
+    filter_results : bool or callable
+        True drops outputs without atoms; a function of the output's ``Atoms`` keeps those for which it is true.
+    resume : bool
+        Go on with the run that the folder holds; False refuses a folder that holds one.
+    retry_failed : bool
+        When going on, also do again what failed before.
+    accept_changes : tuple of str
+        Parts of a task's identity whose change does not make finished work be done again: of ``"protocol"``,
+        ``"calculator"`` and ``"environment"``.
+    dry_run : bool
+        Only check and count; nothing is started or written.
+    """
+
+    output_path: str | os.PathLike[str] = "mlipcluster-run"
+    output_dir_name: str = "outputs"
+    logs_dir_name: str = "logs"
+    scorefile_name: str = "ledger.jsonl"
+    output_types: tuple[str, ...] = ("extxyz",)
+    compression: str = ""
+    simulation_records_in_scorefile: bool = False
+    save_all: bool = False
+    filter_results: bool | Callable[[Atoms], bool] = True
+    resume: bool = True
+    retry_failed: bool = False
+    accept_changes: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        for group in ("output_types", "accept_changes"):
+            value = getattr(self, group)
+            object.__setattr__(self, group, (value,) if isinstance(value, str) else tuple(value or ()))
+        for name in self.output_types:
+            if name not in FORMATS:
+                raise InputError(f"output type {name!r} is unknown; known: {', '.join(FORMATS)}.")
+        if self.compression not in COMPRESSIONS:
+            known = ", ".join(map(repr, COMPRESSIONS))
+            raise InputError(f"compression {self.compression!r} is unknown; known: {known}.")
+        for name in self.accept_changes:
+            if name not in ("protocol", "calculator", "environment"):
+                raise InputError(f"accept_changes: {name!r} is not one of protocol, calculator, environment.")
+        for name in ("output_dir_name", "logs_dir_name", "scorefile_name"):
+            if not re.fullmatch(r"[\w.-]+", getattr(self, name)) or getattr(self, name).startswith("."):
+                raise InputError(f"{name}={getattr(self, name)!r} is not a plain name inside the run folder.")
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What happens when something fails.
+
+    Attributes
+    ----------
+    ignore_errors : bool
+        A task that fails is recorded and its siblings go on; False raises the first failure, with its own type,
+        after saving what is done.
+    timeout : float, optional
+        Seconds that one call of a protocol may take; then the process that runs it is ended.
+    """
+
+    ignore_errors: bool = True
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"timeout={self.timeout!r}: give seconds above zero, or None for no limit.")
+
+
+@dataclass(frozen=True)
+class About:
+    """Who and what the run is; copied into each record."""
+
+    project_name: str = ""
+    simulation_name: str = ""
+    author: str = ""
+    email: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What must hold before anything is started.
+
+    Attributes
+    ----------
+    sha1 : str, optional
+        Of the repository that holds the protocols: the commit that must be checked out; ``""`` for any commit, but
+        without uncommitted changes; None to record whatever is there and warn when there are uncommitted changes.
+    environment : str, optional
+        Digest that the workers' environment must have.
+    """
+
+    sha1: str | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What is shown while the run goes on.
+
+    Attributes
+    ----------
+    progress : bool
+        Show done, failed, running, rate and time left.
+    logging_level : str
+        Level of the run's log file.
+    """
+
+    progress: bool = True
+    logging_level: str = "INFO"
+
+
+GROUPS: tuple[type, ...] = (Compute, Saving, Faults, About, Checks, Showing)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All groups together."""
+
+    compute: Compute
+    saving: Saving
+    faults: Faults
+    about: About
+    checks: Checks
+    showing: Showing
+
+    @classmethod
+    def from_names(cls, given: Mapping[str, Any]) -> Options:
+        """Sort options given by name into their groups.
+
+        Raises
+        ------
+        InputError
+            A name or a value is unknown; the message lists what is known.
+        """
+        known = {field.name: group for group in GROUPS for field in fields(group)}
+        for name, value in given.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}."
+                raise InputError(f"MLIPCluster has no option {name!r}{hint}")
+            _check_type(known[name], name, value)
+        groups = [group(**{k: v for k, v in given.items() if known[k] is group}) for group in GROUPS]
+        return cls(*groups)
+
+
+def _check_type(group: type, name: str, value: object) -> None:
+    expected = get_type_hints(group)[name]
+    if expected is bool and not isinstance(value, bool):
+        raise InputError(f"{name}={value!r}: give True or False.")
+    if expected is str and not isinstance(value, str):
+        raise InputError(f"{name}={value!r}: give a string.")
+
+
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise InputError(f"{name}={value!r}: give a whole number, {least} or more.")

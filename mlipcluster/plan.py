@@ -1,0 +1,204 @@
+"""The protocols of a run, checked and made ready to travel before anything is started."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cloudpickle
+from ase import Atoms
+
+from mlipcluster.errors import InputError, ProtocolError
+from mlipcluster.execute import HANDED, takes_atoms, wanted_names
+from mlipcluster.records.source import ProtocolSource, describe, user_modules
+from mlipcluster.schedule import Step
+
+LARGE_PROTOCOL = 10_000_000
+"""Bytes from which on a pickled protocol is remarked upon: it travels with every chunk."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PlannedProtocol:
+    """One protocol of the sequence.
+
+    Attributes
+    ----------
+    function : callable
+    source : ProtocolSource
+        Its text and digest.
+    pickled : bytes
+        The function alone, cloudpickled, as it goes into records.
+    blob : bytes
+        Function and filter, cloudpickled, as they go to the workers.
+    blob_digest : str
+    step : Step
+        How its calls are submitted.
+    wanted : frozenset of str
+        What it asks for beside its task's keyword arguments.
+    """
+
+    function: Callable[..., Any]
+    source: ProtocolSource
+    pickled: bytes
+    blob: bytes
+    blob_digest: str
+    step: Step
+    wanted: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """``"module:function"``."""
+        return f"{self.source.module}:{self.source.name}"
+
+    @property
+    def short_name(self) -> str:
+        """The function's own name."""
+        return self.source.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """Options of `distribute`, one value for all protocols or a list with one for each.
+
+    Attributes
+    ----------
+    retries : int or list of int
+        How often a call that failed is tried again.
+    resources : mapping or list of mapping
+        What a call needs of a worker, as Dask knows it: ``{"GPU": 1}``.
+    priorities : int or list of int
+        As Dask knows them: higher goes first. Default: later protocols first.
+    clients_indices : int or list of int
+        Which of the ``clients`` a protocol is sent to.
+    """
+
+    retries: int | Sequence[int] = 0
+    resources: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None
+    priorities: int | Sequence[int | None] | None = None
+    clients_indices: int | Sequence[int] = 0
+
+
+def plan_protocols(
+    protocols: Iterable[Any], options: ProtocolOptions, keep: Callable[[Atoms], bool] | None, clients: int
+) -> tuple[PlannedProtocol, ...]:
+    """Check protocols and make them ready to travel.
+
+    Raises
+    ------
+    ProtocolError
+        One cannot be called or pickled.
+    InputError
+        An option's list is not as long as the list of protocols, or names a client that is not there.
+    """
+    functions = list(_flattened(protocols))
+    if not functions:
+        raise ProtocolError("no protocol was given; give a function such as mlipcluster.protocols.relax.")
+    retries = _each("retries", options.retries, len(functions))
+    resources = _each("resources", options.resources, len(functions))
+    priorities = _each("priorities", options.priorities, len(functions))
+    indices = _each("clients_indices", options.clients_indices, len(functions))
+    planned = []
+    for number, function in enumerate(functions):
+        if not isinstance(retries[number], int) or retries[number] < 0:
+            raise InputError(f"retries={retries[number]!r}: give a whole number, 0 or more.")
+        if indices[number] not in range(clients):
+            raise InputError(f"clients_indices={indices[number]!r}, but there are {clients} clients, counted from 0.")
+        step = Step(retries[number], dict(resources[number] or {}), priorities[number], indices[number])
+        planned.append(_plan(function, step, keep))
+    return tuple(planned)
+
+
+def check_keywords(protocols: Sequence[PlannedProtocol], atoms: Atoms | None, kwargs: Mapping[str, Any]) -> None:
+    """Hold a task's keyword arguments against what the protocols take.
+
+    Raises
+    ------
+    ProtocolError
+        No protocol takes one of them, or the first protocol lacks one that it needs.
+    """
+    known: set[str] = set()
+    for protocol in protocols:
+        parameters = inspect.signature(protocol.function).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return
+        known |= set(parameters)
+    for name in sorted(set(kwargs) - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"they take {', '.join(sorted(known))}."
+        raise ProtocolError(f"no protocol takes the keyword argument {name!r}; {hint}")
+    first = protocols[0]
+    try:
+        given = {name for name in inspect.signature(first.function).parameters if name in kwargs or name in HANDED}
+        positional = (atoms,) if takes_atoms(first.function, kwargs) else ()
+        inspect.signature(first.function).bind(*positional, **dict.fromkeys(given))
+    except TypeError as error:
+        text = (
+            f"protocol {first.short_name!r} cannot be called with this task: {error}. Its tasks bring {sorted(kwargs)}."
+        )
+        raise ProtocolError(text) from None
+
+
+@contextlib.contextmanager
+def by_value(modules: Iterable[Any]) -> Iterator[None]:
+    """Let cloudpickle take these modules' functions whole: workers need not be able to import them."""
+    known = cloudpickle.list_registry_pickle_by_value()
+    fresh = [module for module in modules if module.__name__ not in known]
+    for module in fresh:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in fresh:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _flattened(protocols: Iterable[Any]) -> Iterator[Any]:
+    for protocol in protocols:
+        if isinstance(protocol, (list, tuple)):
+            yield from protocol
+        else:
+            yield protocol
+
+
+def _each(name: str, value: Any, count: int) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise InputError(f"{name} has {len(value)} entries for {count} protocols; give one for each, or one for all.")
+    return list(value)
+
+
+def _plan(function: Any, step: Step, keep: Callable[[Atoms], bool] | None) -> PlannedProtocol:
+    name = getattr(function, "__name__", repr(function))
+    if not callable(function) or inspect.isclass(function):
+        raise ProtocolError(f"{name} is not a protocol; give a function: def protocol(atoms, **kwargs).")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ProtocolError(f"protocol {name!r} is asynchronous; give a plain function.")
+    source = describe(function)
+    modules = [*user_modules(function), *(user_modules(keep) if keep else [])]
+    try:
+        with by_value(modules):
+            pickled = cloudpickle.dumps(function)
+            blob = cloudpickle.dumps((function, keep))
+    except Exception as error:
+        raise ProtocolError(
+            f"protocol {name!r} cannot be pickled: {type(error).__name__}: {error}. Make what it needs (files, locks, "
+            "connections, calculators) inside it, or give it as a keyword argument of its tasks."
+        ) from error
+    if len(blob) > LARGE_PROTOCOL:
+        warnings.warn(
+            f"protocol {name!r} is {len(blob) / 1e6:.0f} MB pickled, which travels with every chunk of tasks; "
+            "let it read what is large from a file.",
+            stacklevel=2,
+        )
+    return PlannedProtocol(
+        function, source, pickled, blob, hashlib.sha256(blob).hexdigest(), step, wanted_names(function)
+    )

@@ -1,0 +1,412 @@
+"""The warm process beside each Dask worker in which protocols run.
+
+A protocol is a user's code: it may hang, print without end, call ``sys.exit`` or crash the interpreter. None of
+that may touch the Dask worker, whose heartbeat the scheduler watches. So each worker keeps one process that runs
+its calls one after the other; it can be killed when a call takes too long, and the next call finds a new one.
+
+`ProtocolProcess` is the worker's side, `main` the process's own. Messages are one kind byte and a pickle; both
+ends are ours, and neither listens: the socket pair is inherited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
+from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
+
+PRINTED_KEPT = 1 << 16
+"""Bytes kept of what a call prints: the last ones."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+_CHUNK, _INTRODUCE, _STARTED, _RESULT, _INTRODUCTION, _DONE = b"C", b"P", b"S", b"R", b"I", b"D"
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What a worker gives back for a chunk of calls.
+
+    Attributes
+    ----------
+    results : tuple of bytes
+        A pickled `CallResult` for each call, in order.
+    printed : mapping of int to str
+        The end of what a call printed, for those that printed.
+    introductions : tuple of bytes
+        Pickled `Introduction` of the processes that took part, where this run had not seen them.
+    """
+
+    results: tuple[bytes, ...]
+    printed: dict[int, str]
+    introductions: tuple[bytes, ...]
+
+
+class _Died(Exception):  # noqa: N818 - told to the caller as a ProtocolProcessError
+    """The process ended before it answered."""
+
+
+class _TookTooLong(Exception):  # noqa: N818 - told to the caller as a ProtocolTimeoutError
+    """A call went past its timeout."""
+
+
+class ProtocolProcess:
+    """The worker's handle on its protocol process; starts it when first needed, and again after it ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: str | None = None
+        self._run = ""
+
+    def run_chunk(self, job: Job, payload: bytes) -> ChunkResult:
+        """Run the calls of a chunk in order.
+
+        Parameters
+        ----------
+        payload : bytes
+            The pickled tuple of `Call`.
+        """
+        results: list[bytes] = []
+        printed: dict[int, str] = {}
+        introductions: list[bytes] = []
+        count = _count(payload)
+        self._run = job.run
+        while len(results) < count:
+            if job.run in _abandoned:
+                raise ProtocolProcessError("the run was abandoned by its driver.")
+            try:
+                self._start(job)
+                self._send(_CHUNK, (replace(job, scratch_dir=self._scratch), payload, len(results)))
+                self._gather(job, count, results, printed, introductions)
+            except (_Died, _TookTooLong) as end:
+                tail = self._tail()
+                status = self.stop()
+                results.append(pickle.dumps(_ended(job, payload, len(results), end, status)))
+                if tail:
+                    printed[len(results) - 1] = tail
+            except BaseException:
+                self.stop()  # interrupted between two messages: what comes next could not be told apart
+                raise
+        return ChunkResult(tuple(results), printed, tuple(introductions))
+
+    def introduce(self, job: Job) -> Introduction:
+        """Start the job's calculators and tell what they and this process are.
+
+        Raises
+        ------
+        CalculatorError
+            A calculator could not be started.
+        ProtocolProcessError
+            The process ended instead of answering.
+        """
+        try:
+            self._start(job)
+            self._send(_INTRODUCE, job)
+            _, body = self._receive(None)
+        except _Died:
+            tail, status = self._tail(), self.stop()
+            raise ProtocolProcessError(_death(status, "while it started the calculators", tail)) from None
+        answer = pickle.loads(body)  # noqa: S301 - from our own child, over an inherited socket
+        if isinstance(answer, Failure):
+            raise pickle.loads(answer.pickled) if answer.pickled else ProtocolProcessError(answer.traceback)  # noqa: S301
+        return answer  # type: ignore[no-any-return]
+
+    def stop(self) -> int | None:
+        """End the process and what it started; return its exit status (negative: a signal), or None if none ran."""
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2 if _closed(self._connection) else 0)
+        status = process.poll()
+        process.kill()
+        process.wait()
+        self._connection.close()
+        os.close(self._output)
+        os.close(self._lifeline)
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        return status
+
+    def serves(self, run: str) -> bool:
+        """Whether its last chunk was of this run."""
+        return self._run == run
+
+    def kill(self) -> None:
+        """End the process from another thread; whoever waits for it notices."""
+        if (process := self._process) is not None:
+            process.kill()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._process.pid if self._process else None
+
+    def _start(self, job: Job) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.stop()
+        ours, theirs = socket.socketpair()
+        output, write_end = os.pipe()
+        far_end, lifeline = os.pipe()
+        environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "mlipcluster.protocol_process", str(theirs.fileno()), str(far_end)]
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                pass_fds=(theirs.fileno(), far_end),
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the driver, which ends the workers in order
+            )
+        os.close(write_end)
+        os.close(far_end)
+        os.set_blocking(output, False)
+        self._connection = Connection(ours.detach())
+        self._output, self._lifeline = output, lifeline
+        self._outputs: list[int] = [output]
+        self._printed: deque[bytes] = deque()
+        self._printed_size = 0
+        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir)
+        self._send(b"", sys.path)
+
+    def _send(self, kind: bytes, body: Any) -> None:
+        try:
+            self._connection.send_bytes(kind + pickle.dumps(body))
+        except OSError:
+            raise _Died from None
+
+    def _gather(
+        self, job: Job, count: int, results: list[bytes], printed: dict[int, str], introductions: list[bytes]
+    ) -> None:
+        deadline = None
+        while True:
+            kind, body = self._receive(deadline)
+            if kind == _STARTED:
+                deadline = time.monotonic() + job.timeout if job.timeout else None
+                self._forget_printed()
+            elif kind == _INTRODUCTION:
+                introductions.append(body)
+            elif kind == _RESULT:
+                deadline = None
+                if text := self._tail():
+                    printed[len(results)] = text
+                    self._forget_printed()
+                results.append(body)
+            elif kind == _DONE:
+                if len(results) != count:
+                    raise _Died
+                return
+
+    def _receive(self, deadline: float | None) -> tuple[bytes, bytes]:
+        """Wait for the next message; meanwhile read what is printed, so that the process never blocks on it."""
+        while True:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = wait([self._connection, *self._outputs], remaining)
+            if self._output in ready and not self._read_printed():
+                self._outputs = []  # closed by the protocol: always "ready" from now on
+            if self._connection in ready:
+                self._read_printed()  # printed before the message was sent: it belongs to this call
+                try:
+                    message = self._connection.recv_bytes()
+                except (EOFError, OSError):
+                    raise _Died from None
+                return message[:1], message[1:]
+            if not ready and deadline is not None:
+                raise _TookTooLong
+            if self._process is None or self._process.poll() is not None:
+                raise _Died  # a child that it left behind may still hold the connection open
+            if deadline is not None and time.monotonic() > deadline:
+                raise _TookTooLong
+
+    def _read_printed(self) -> bool:
+        """Read what is there; False at the end of the stream."""
+        for _ in range(64):  # bounded: a process that prints without end must still meet its deadline
+            try:
+                block = os.read(self._output, PRINTED_KEPT)
+            except BlockingIOError:
+                return True
+            if not block:
+                return False
+            self._printed.append(block)
+            self._printed_size += len(block)
+            while self._printed_size - len(self._printed[0]) >= PRINTED_KEPT:
+                self._printed_size -= len(self._printed.popleft())
+        return True
+
+    def _forget_printed(self) -> None:
+        self._printed.clear()
+        self._printed_size = 0
+
+    def _tail(self) -> str:
+        if self._process is None:
+            return ""
+        self._read_printed()
+        return b"".join(self._printed)[-PRINTED_KEPT:].decode("utf-8", "replace")
+
+
+def _count(payload: bytes) -> int:
+    return len(pickle.loads(payload))  # noqa: S301 - the driver's own bytes
+
+
+def _closed(connection: Connection) -> bool:
+    """Whether the other side has gone, so that its exit status will be there in a moment."""
+    with contextlib.suppress(OSError):
+        return connection.poll()
+    return True
+
+
+def _ended(job: Job, payload: bytes, index: int, end: Exception, status: int | None) -> CallResult:
+    """The result of a call whose process had to be, or was, ended."""
+    call: Call = pickle.loads(payload)[index]  # noqa: S301
+    error: Exception
+    if isinstance(end, _TookTooLong):
+        error = ProtocolTimeoutError(
+            f"protocol {call.task.protocol!r} took longer than timeout={job.timeout:g} s on {call.task.source}; "
+            "its process was ended. Give a longer timeout, or a protocol that stops by itself."
+        )
+    else:
+        error = ProtocolProcessError(_death(status, f"in protocol {call.task.protocol!r} on {call.task.source}"))
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    failure = Failure(name, str(error), f"{name}: {error}\n", pickle.dumps(error))
+    return CallResult(call.seed or 0, time.time(), 0.0, "", failure=failure)
+
+
+def _death(status: int | None, where: str, tail: str = "") -> str:
+    if status is not None and status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+    else:
+        how = f"ended with exit status {status}"
+    said = f" Its last words: {tail[-500:].strip()}" if tail.strip() else ""
+    return f"the process that runs protocols {how} {where}; what it printed is in the record of the failure.{said}"
+
+
+_processes: list[ProtocolProcess] = []
+_idle: list[ProtocolProcess] = []
+_abandoned: set[str] = set()
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def borrow() -> Iterator[ProtocolProcess]:
+    """A protocol process of this Dask worker, for as long as the context lasts; a warm one if one is free."""
+    with _lock:
+        process = _idle.pop() if _idle else ProtocolProcess()
+        if process not in _processes:
+            _processes.append(process)
+    try:
+        yield process
+    finally:
+        with _lock:
+            _idle.append(process)
+
+
+def run_chunk(job: Job, payload: bytes) -> ChunkResult:
+    """Run a chunk of calls on this Dask worker; the task that Dask is given."""
+    with borrow() as process:
+        return process.run_chunk(job, payload)
+
+
+def introduce(job: Job) -> Introduction:
+    """Start the job's calculators on this Dask worker and tell what they are."""
+    with borrow() as process:
+        return process.introduce(job)
+
+
+def abandon(run: str) -> None:
+    """End what a run does on this Dask worker, now, and what it left warm."""
+    _abandoned.add(run)
+    with _lock:
+        processes = [process for process in _processes if process in _idle or process.serves(run)]
+    for process in processes:
+        process.kill()
+
+
+def main(connection_fd: int, lifeline_fd: int) -> None:
+    """The process itself: run chunks until the other side is gone."""
+    from mlipcluster.socket_worker.lifeline import die_with_parent
+
+    die_with_parent(lifeline_fd)
+    connection = Connection(connection_fd)
+    sys.path[:] = pickle.loads(connection.recv_bytes())  # noqa: S301
+
+    # Imported now that the paths of the worker are known.
+    from mlipcluster.calculators.pool import CalculatorPool
+    from mlipcluster.execute import Executor
+
+    pool = CalculatorPool()
+    executor = Executor(pool)
+    introduced: set[tuple[str, str]] = set()
+
+    def send(kind: bytes, body: bytes = b"") -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send_bytes(kind + body)
+
+    with contextlib.suppress(EOFError):
+        while True:
+            message = connection.recv_bytes()
+            body = pickle.loads(message[1:])  # noqa: S301
+            if message[:1] == _INTRODUCE:
+                send(_INTRODUCTION, pickle.dumps(_introduce(executor, body)))
+            else:
+                _run_chunk(executor, *body, introduced, send)
+    pool.close()
+
+
+def _introduce(executor: Any, job: Job) -> Introduction | Failure:
+    from mlipcluster.execute import describe_failure
+
+    try:
+        return executor.introduce(job, start=True)  # type: ignore[no-any-return]
+    except Exception as error:  # noqa: BLE001 - told to the worker, which raises it
+        return describe_failure(error)
+
+
+def _run_chunk(
+    executor: Any,
+    job: Job,
+    payload: bytes,
+    start: int,
+    introduced: set[tuple[str, str]],
+    send: Callable[..., None],
+) -> None:
+    calls: tuple[Call, ...] = pickle.loads(payload)  # noqa: S301
+    announce = (lambda: send(_STARTED)) if job.timeout else (lambda: None)
+    for call in calls[start:]:
+        result = executor.run(job, call, announce)
+        if (job.run, result.introduction) not in introduced:
+            introduced.add((job.run, result.introduction))
+            send(_INTRODUCTION, pickle.dumps(executor.introduce(job)))
+        send(_RESULT, _pickled(result))
+    send(_DONE)
+
+
+def _pickled(result: CallResult) -> bytes:
+    from mlipcluster.execute import describe_failure
+
+    try:
+        return pickle.dumps(result)
+    except Exception as error:  # noqa: BLE001 - atoms.info may hold anything
+        return pickle.dumps(replace(result, products=(), updates={}, failure=describe_failure(error)))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,201 @@
+"""The Dask side of a run: starts workers when the first chunk goes out, submits, gathers, and closes what it started."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dask.utils import parse_bytes
+from distributed import Client, Future, SpecCluster
+from distributed.scheduler import KilledWorker
+
+from mlipcluster.calls import Call, Introduction, Job
+from mlipcluster.deploy.local import Local
+from mlipcluster.errors import InputError, MLIPClusterError, RunError
+from mlipcluster.options import Compute
+from mlipcluster.protocol_process import ChunkResult, abandon, introduce, run_chunk
+from mlipcluster.schedule import Step
+
+SLOTS_EVERY = 2.0
+"""Seconds between two looks at how many workers there are."""
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A chunk that came back: its results, or None when it was lost with its workers."""
+
+    number: int
+    result: ChunkResult | None
+
+
+class Workers:
+    """The workers of a run, behind the user's clients or started here.
+
+    Parameters
+    ----------
+    compute : Compute
+        How workers are started when no client is given.
+    clients : sequence of distributed.Client
+        The user's own; they are not closed.
+    log : pathlib.Path, optional
+        File for the words of workers that are started here.
+    """
+
+    def __init__(self, compute: Compute, clients: Sequence[Client], log: Path | None) -> None:
+        if compute.memory is not None:
+            _check_memory(compute.memory)
+        self._compute = compute
+        self._own = not clients
+        self._clients = list(clients)
+        self._log = log
+        self._cluster: SpecCluster | None = None
+        self._futures: dict[int, Future] = {}
+        self._done: queue.SimpleQueue[tuple[int, Future]] = queue.SimpleQueue()
+        self._looked = 0.0
+        self._runs: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Number of clients, those to be started among them."""
+        return max(1, len(self._clients))
+
+    @property
+    def own(self) -> bool:
+        """Whether the workers are, or will be, started here."""
+        return self._own
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a client yet."""
+        return bool(self._clients)
+
+    @property
+    def dashboard_link(self) -> str:
+        """Address of Dask's dashboard, or ``""``."""
+        return str(self._clients[0].dashboard_link or "") if self._clients else ""
+
+    def start(self) -> None:
+        """Start workers, unless the user's own are there."""
+        if self._clients:
+            return
+        local = Local(
+            workers=self._compute.workers,
+            minimum=self._compute.min_workers,
+            threads=self._compute.cores,
+            memory=self._compute.memory,
+            dashboard_address=self._compute.dashboard_address,
+            security=self._compute.security,
+            log=self._log,
+        )
+        self._cluster = local.start()
+        self._clients = [Client(self._cluster, set_as_default=False)]
+
+    def slots(self) -> list[int]:
+        """For each client, how many protocols its workers can run at once."""
+        if self._own:
+            return [self._compute.workers]
+        return [max(1, sum(client.nthreads().values())) for client in self._clients]
+
+    def slots_if_due(self) -> list[int] | None:
+        """The same, every few seconds; None in between."""
+        if self._own or time.monotonic() - self._looked < SLOTS_EVERY:
+            return None
+        self._looked = time.monotonic()
+        return self.slots()
+
+    def introduce(self, job: Job) -> Introduction:
+        """Have one worker start the calculators and tell what they are."""
+        self.start()
+        self._runs.add(job.run)
+        client = self._clients[0]
+        future = client.submit(introduce, job, pure=False, key=f"introduce-{job.run}")
+        answer: Introduction = _result(future)
+        return answer
+
+    def submit(self, number: int, name: str, step: Step, priority: int, job: Job, calls: tuple[Call, ...]) -> None:
+        """Send a chunk on its way."""
+        self.start()
+        self._runs.add(job.run)
+        future = self._clients[step.client].submit(
+            run_chunk,
+            job,
+            pickle.dumps(calls),
+            key=f"{name}-{job.run}-{number}",
+            priority=priority,
+            resources=dict(step.resources) or None,
+            pure=False,
+        )
+        self._futures[number] = future
+        future.add_done_callback(lambda future: self._done.put((number, future)))
+
+    def wait(self, timeout: float) -> Iterator[Returned]:
+        """Give the chunks that have come back, after waiting for the first at most *timeout* seconds.
+
+        Raises
+        ------
+        RunError
+            The workers could not run a chunk at all, or the scheduler is gone.
+        """
+        with contextlib.suppress(queue.Empty):
+            block = True
+            while True:
+                number, future = self._done.get(timeout=timeout) if block else self._done.get_nowait()
+                block = False
+                if self._futures.pop(number, None) is not None:
+                    yield Returned(number, _gathered(future))
+
+    def close(self, *, abort: bool = False) -> None:
+        """Close what was started here; leave the user's own workers clean.
+
+        Parameters
+        ----------
+        abort : bool
+            End what is still running, instead of letting it finish.
+        """
+        if self._own:
+            for client in self._clients:
+                client.close(timeout=2)
+            if self._cluster is not None:
+                self._cluster.close(timeout=10)
+            self._clients, self._cluster = [], None
+            return
+        for client in self._clients:
+            if abort:
+                client.cancel(list(self._futures.values()), force=True)
+            for run in self._runs:
+                with contextlib.suppress(Exception):  # the workers may be what went wrong
+                    client.run(abandon, run, on_error="ignore")
+        self._futures.clear()
+
+
+def _gathered(future: Future) -> ChunkResult | None:
+    try:
+        result: ChunkResult = _result(future)
+    except KilledWorker:
+        return None
+    return result
+
+
+def _result(future: Future) -> Any:
+    try:
+        return future.result()
+    except (KilledWorker, MLIPClusterError):
+        raise
+    except Exception as error:  # calls keep their own exceptions to themselves: this is Dask's or the network's
+        raise RunError(
+            f"the workers could not be reached or could not work ({type(error).__name__}: {error}). Everything finished "
+            "is saved; see the log of the workers, then run the same again to go on."
+        ) from error
+
+
+def _check_memory(memory: str) -> None:
+    try:
+        parse_bytes(memory)
+    except ValueError:
+        raise InputError(f"memory={memory!r} is not an amount; give one such as '4 GiB'.") from None
