@@ -57,7 +57,8 @@ def _constraints(atoms: Atoms, hidden: list[str]) -> list[dict[str, Any]]:
     for constraint in atoms.constraints:
         try:
             described = constraint.todict()
-            encode(dict2constraint(described).todict())
+            rebuilt: Any = dict2constraint(described)
+            encode(rebuilt.todict())
             kept.append(described)
         except Exception:  # noqa: BLE001 - some constraints cannot be described, some not be made from their own words
             hidden.append(f"constraint {type(constraint).__name__}")
@@ -89,7 +90,9 @@ def split(text: str) -> tuple[str, str, str] | None:
 
 def read(text: str) -> Atoms:
     """The structure, as ASE reads it."""
-    return JSONDatabase(StringIO(text)).get_atoms(id=1)
+    database: Any = JSONDatabase
+    atoms: Atoms = database(StringIO(text)).get_atoms(id=1)
+    return atoms
 
 
 def _same(text: str) -> str:

@@ -18,7 +18,8 @@ from mlipcluster.errors import RecordError
 from mlipcluster.outputs.compression import Compression, unpack
 from mlipcluster.outputs.formats import recognise
 from mlipcluster.outputs.frame import Format, Frame
-from mlipcluster.outputs.rendering import checksums, text_sha256
+from mlipcluster.outputs.rendering import checksum, checksums, text_sha256
+from mlipcluster.records.canonical import canonical
 from mlipcluster.records.packing import decode
 
 _HEAD = '{"digest":"'
@@ -75,10 +76,10 @@ class Contents:
     def record_problems(self) -> list[str]:
         """How the record differs from what was written."""
         text = self.record_text
-        head = f"{_HEAD}{self.record.get('digest')}\","
-        if self.format.escape(text) == self.embedded and text.startswith(head):
-            if hashlib.sha256(f"{{{text[len(head) :]}".encode("ascii")).hexdigest() == self.record["digest"]:
-                return []
+        head = f'{_HEAD}{self.record.get("digest")}",'
+        is_whole = self.format.escape(text) == self.embedded and text.startswith(head)
+        if is_whole and _sha256(f"{{{text[len(head) :]}") == self.record["digest"]:
+            return []
         return _changed_entries(self.record)
 
     def text_problems(self) -> list[str]:
@@ -115,7 +116,9 @@ def take_apart(path: str | os.PathLike[str]) -> Contents:
     found = recognise(text)
     parts = found.split(text)
     if parts is None:
-        raise RecordError(f"{path} is not readable: it holds no whole record; restore it, or give an output of mlipcluster")
+        raise RecordError(
+            f"{path} is not readable: it holds no whole record; restore it, or give an output of mlipcluster"
+        )
     before, embedded, after = parts
     return Contents(raw, compression, text, found, Frame(before, after), embedded, found.unescape(embedded))
 
@@ -177,19 +180,20 @@ def _changed_entries(record: Mapping[str, Any]) -> list[str]:
     if not isinstance(recorded, dict):
         return ["record changed (metadata.checksums)"]
     found = checksums(record)
-    own = checksums_of_checksums(recorded)
+    own = _checksum_of_checksums(recorded)
     if recorded.get("") != own:
         return ["record changed (metadata.checksums)"]
     names = sorted(name for name in {*recorded, *found} - {""} if recorded.get(name) != found.get(name))
     return [f"record changed ({name})" for name in names] or ["record changed (digest, or the way it is written)"]
 
 
-def checksums_of_checksums(recorded: Mapping[str, Any]) -> str:
+def _checksum_of_checksums(recorded: Mapping[str, Any]) -> str:
     """What stands under ``""`` among the checksums."""
-    from mlipcluster.outputs.rendering import checksum
-    from mlipcluster.records.canonical import canonical
-
     return checksum(canonical({name: value for name, value in recorded.items() if name}))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _metadata(record: Mapping[str, Any]) -> Mapping[str, Any]:

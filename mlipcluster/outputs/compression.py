@@ -50,7 +50,7 @@ def _gz_compress(data: bytes) -> bytes:
     return _GZ_HEAD + hashlib.sha256(body).digest() + body + tail
 
 
-def _gz_is_ours(raw: bytes, content: bytes) -> bool:
+def _gz_is_ours(raw: bytes, _: bytes) -> bool:
     body = raw[_GZ_BODY:-8]
     return raw[:_GZ_BODY] == _GZ_HEAD + hashlib.sha256(body).digest()
 
@@ -63,12 +63,12 @@ def _xz_compress(data: bytes) -> bytes:
     return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, preset=3)
 
 
-def _xz_is_ours(raw: bytes, content: bytes) -> bool:
+def _xz_is_ours(raw: bytes, _: bytes) -> bool:
     return raw.endswith(b"YZ")  # xz checks every byte of a stream itself; only padding may follow one
 
 
 COMPRESSIONS: dict[str, Compression] = {
-    "": Compression("", b"", bytes, bytes, lambda raw, content: True),
+    "": Compression("", b"", bytes, bytes, lambda _raw, _content: True),
     "gz": Compression("gz", b"\x1f\x8b", _gz_compress, gzip.decompress, _gz_is_ours),
     "bz2": Compression("bz2", b"BZh", bz2.compress, bz2.decompress, _bz2_is_ours),
     "xz": Compression("xz", b"\xfd7zXZ\0", _xz_compress, lzma.decompress, _xz_is_ours),
@@ -101,5 +101,7 @@ def unpack(raw: bytes) -> tuple[Compression, bytes]:
             try:
                 return compression, compression.decompress(raw)
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-                raise RecordError(f"the {compression.suffix} container is damaged ({error}); restore the file") from error
+                raise RecordError(
+                    f"the {compression.suffix} container is damaged ({error}); restore the file"
+                ) from error
     return COMPRESSIONS[""], raw

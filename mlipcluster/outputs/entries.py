@@ -67,8 +67,8 @@ def newest_by_slot(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """For each slot the entries of its newest call, by output index.
 
     A line replaces an earlier one of the same slot and output. A line of another identity, status or number of outputs
-    than the slot's lines so far begins a newer call, and everything that the older call left in that slot is dropped with it:
-    a protocol that gave ten outputs before it was edited and gives three now has three.
+    than the slot's lines so far begins a newer call, and what the older call left there is dropped with it: a protocol
+    that gave ten outputs before it was edited and gives three now has three.
 
     Parameters
     ----------

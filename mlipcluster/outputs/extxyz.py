@@ -16,7 +16,7 @@ CLOSING = '"'
 
 
 def frame(atoms: Atoms) -> Frame:
-    """Text of *atoms* with energy, forces and other results, constraints, arrays and info as far as it can hold them."""
+    """Text of *atoms* with results, constraints, arrays and info, as far as this format can hold them."""
     visible, hidden = show(atoms)
     info = info_text(atoms.info, hidden)
     buffer = StringIO()
@@ -37,7 +37,8 @@ def split(text: str) -> tuple[str, str, str] | None:
 
 def read(text: str) -> Atoms:
     """The structure, as ASE reads it."""
-    return next(read_extxyz(StringIO(text), 0))
+    atoms: Atoms = next(read_extxyz(StringIO(text), 0))
+    return atoms
 
 
 EXTXYZ = Format("extxyz", frame, OPENING, CLOSING, escape, unescape, split, read)

@@ -50,7 +50,7 @@ def read_failure(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         payload = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read as a failure: {error}; run the task again to get a new one") from error
+        raise RecordError(f"{path} cannot be read as a failure: {error}; run the task again") from error
     if not isinstance(payload, dict) or payload.get("kind") != _KIND:
         raise RecordError(f"{path} is not a failure that mlipcluster wrote; look into the run's 'failures' folder")
     return payload

@@ -23,7 +23,8 @@ RESERVED = {"Lattice", "Properties", "pbc", "virial", "uid", RECORD_KEY} | set(a
 _KEY = re.compile(r"[ -~]+")
 _BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # text whose first word is no number and no truth value, so that nothing but text can be read out of it
-_PLAIN_TEXT = re.compile(r"(?!(?:nan|inf|infinity|t|f|true|false|_json)(?![A-Za-z0-9_.]))[A-Za-z_][ -\[\]-~]*", re.IGNORECASE)
+_NO_TEXT = r"(?!(?:nan|inf|infinity|t|f|true|false|_json)(?![A-Za-z0-9_.]))"
+_PLAIN_TEXT = re.compile(_NO_TEXT + r"[A-Za-z_][ -\[\]-~]*", re.IGNORECASE)
 _INT64 = 2**63
 
 
@@ -33,8 +34,8 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """What `escape` made of a text, back."""
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+    """What `escape` made of a text without NUL, back."""
+    return text.replace("\\\\", "\0").replace('\\"', '"').replace("\0", "\\")
 
 
 def info_text(info: Mapping[Any, Any], hidden: list[str]) -> str:
@@ -55,7 +56,7 @@ def _quote(text: str) -> str:
     return f'"{escape(text)}"'
 
 
-def _value(value: Any) -> str | None:
+def _value(value: Any) -> str | None:  # noqa: PLR0911 - one line a type
     """How *value* stands in the line; None when ASE would read something else."""
     if isinstance(value, (bool, np.bool_)):
         return "T" if value else "F"
@@ -95,7 +96,7 @@ def _json(value: Any) -> str | None:
 
 def _survives_json(value: Any, depth: int = 0) -> bool:
     """Whether JSON gives *value* back as it was, but for tuples (as lists)."""
-    if depth > 20:  # noqa: PLR2004 - deeper than any description of a structure, far from Python's own limit
+    if depth > 20:  # deeper than any description of a structure, far from Python's own limit
         return False
     if isinstance(value, dict):
         return all(type(key) is str and _survives_json(item, depth + 1) for key, item in value.items())

@@ -138,15 +138,11 @@ def _read_owner(path: Path) -> dict[str, Any]:
 def _describe(owner: dict[str, Any]) -> str:
     if not owner:
         return "another process"
-    return (
-        f"process {owner.get('pid')} of user {owner.get('user')} on {owner.get('host')} (since {owner.get('since')})"
-    )
+    return f"process {owner.get('pid')} of user {owner.get('user')} on {owner.get('host')} (since {owner.get('since')})"
 
 
 def _refusal(path: Path, holder: str) -> str:
-    return (
-        f"{path} is being written by {holder}; wait until it has ended, end it, or choose another output_path"
-    )
+    return f"{path} is being written by {holder}; wait until it has ended, end it, or choose another output_path"
 
 
 def _is_gone(owner: dict[str, Any]) -> bool:

@@ -97,9 +97,10 @@ class Renderer:
         atoms
             The structure; or its `Frame`, made by ``format.frame`` wherever there was time for it.
         record
-            The record. Here it gets ``metadata.text_sha256``, ``metadata.checksums`` (of every entry, so that damage can
-            be named), ``metadata.not_in_text`` (what this format cannot show), ``metadata.parent`` (where the structure
-            came with an earlier record: its name and digest) and ``digest``; *record* itself is left as it is.
+            The record; it is left as it is. In the file it has besides: ``metadata.text_sha256``,
+            ``metadata.checksums`` (of each entry, so that damage can be named), ``metadata.not_in_text`` (what this
+            format cannot show), ``metadata.parent`` (name and digest of the record that the structure itself was
+            read with) and ``digest``.
         """
         frame = atoms if isinstance(atoms, Frame) else self.format.frame(atoms)
         pieces = self._sealed(record, frame, parent_of(atoms))
@@ -121,7 +122,8 @@ class Renderer:
         parts = {name: value for name, value in record.items() if name != "digest"} | {"metadata": metadata}
         entries = {name: self._entries(value) for name, value in parts.items() if name in ("instance", "metadata")}
         entries["metadata"]["checksums"] = self._piece(checksums(parts, entries))
-        raw, escaped = ["{"], []
+        raw: list[str] = ["{"]
+        escaped: list[str] = []
         for number, name in enumerate(sorted(parts)):
             self._add(f'{"," if number else ""}"{name}":', entries.get(name) or self._piece(parts[name]), raw, escaped)
         raw.append("}")
@@ -216,8 +218,8 @@ def text_sha256(frame: Frame) -> str:
 def parent_of(atoms: Atoms | Frame) -> dict[str, str] | None:
     """Name and digest of the record that *atoms* brought along in ``info["mlipcluster"]``; None without one.
 
-    A structure that ASE read from an output carries that output's whole record. Only this much of it is kept, or records
-    would hold records without end.
+    A structure that ASE read from an output carries that output's whole record. Only this much of it is kept, or
+    records would hold records without end.
     """
     record = atoms.info.get(RECORD_KEY) if isinstance(atoms, Atoms) else None
     if not isinstance(record, Mapping):
@@ -231,7 +233,7 @@ def forget_record(atoms: Atoms) -> Atoms:
     """*atoms* with nothing but `parent_of` left of the record it was read with; itself when it has none."""
     if RECORD_KEY not in atoms.info:
         return atoms
-    plain = atoms.copy()
+    plain: Atoms = atoms.copy()  # type: ignore[no-untyped-call]
     plain.calc = atoms.calc
     parent = parent_of(atoms)
     if parent is None:

@@ -29,9 +29,9 @@ def show(atoms: Atoms) -> tuple[Atoms, list[str]]:
     if atoms.calc is not None:
         results = visible_results(atoms, getattr(atoms.calc, "results", {}), hidden)
         if results:
-            visible.calc = SinglePointCalculator(visible)
+            visible.calc = SinglePointCalculator(visible)  # type: ignore[no-untyped-call]
             visible.calc.results = results
-    if atoms._celldisp.any():
+    if atoms._celldisp.any():  # noqa: SLF001 - ASE has no public way to ask without a copy
         hidden.append("celldisp")
     return visible, hidden
 
@@ -50,7 +50,7 @@ def _arrays(atoms: Atoms, hidden: list[str]) -> dict[str, Array]:
 
 
 def _is_column(name: str, array: Array) -> bool:
-    if name in _COLUMN_NAMES or not _NAME.fullmatch(name) or array.ndim > 2 or 0 in array.shape[1:]:  # noqa: PLR2004
+    if name in _COLUMN_NAMES or not _NAME.fullmatch(name) or array.ndim > 2 or 0 in array.shape[1:]:
         return False
     if array.dtype.kind in "UO":
         return all(isinstance(item, str) and re.fullmatch(r"[!-~]+", item) for item in array.ravel().tolist())
