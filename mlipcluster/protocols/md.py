@@ -89,6 +89,8 @@ def md(
     .. [3] D. Quigley and M. I. J. Probert, J. Chem. Phys. 120, 11432 (2004), https://doi.org/10.1063/1.1755657
     """
     _check_ensemble(atoms, ensemble)
+    if temperature < 0:
+        raise ValueError(f"temperature={temperature!r}: give a temperature in K, zero or more.")
     _check_positive(steps=steps, timestep=timestep, friction=friction, barostat_time=barostat_time)
     atoms.calc = calc
     if thermalize:
