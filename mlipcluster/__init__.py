@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from mlipcluster.front import MLIPCluster
     from mlipcluster.outputs.output import Output, read_output
     from mlipcluster.outputs.results import Results
-    from mlipcluster.reproduce import Audit, reproduce
+    from mlipcluster.reproduction.audit import Audit
+    from mlipcluster.reproduction.rerun import reproduce
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Audit": "mlipcluster.reproduce",
+    "Audit": "mlipcluster.reproduction.audit",
     "CalculatorSpec": "mlipcluster.calculators.spec",
     "MLIPCluster": "mlipcluster.front",
     "MLIPClusterError": "mlipcluster.errors",
@@ -28,7 +29,7 @@ _HOMES = {
     "Results": "mlipcluster.outputs.results",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
     "read_output": "mlipcluster.outputs.output",
-    "reproduce": "mlipcluster.reproduce",
+    "reproduce": "mlipcluster.reproduction.rerun",
 }
 
 __all__ = [

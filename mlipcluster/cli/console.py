@@ -1,0 +1,94 @@
+"""What all commands share: errors as one paragraph, ``--debug``, exit statuses, and ``key=value`` options."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from mlipcluster.errors import MismatchError, MLIPClusterError, RecordError
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+"""Exit statuses: an error or a failed task; a wrong command line; Ctrl-C."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Other")]
+
+
+def command(function: F) -> F:
+    """Turn what a command raises into one paragraph on stderr and an exit status; its ``debug`` shows tracebacks."""
+
+    @functools.wraps(function)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            say("interrupted; what is done is saved")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if _is_usage(error):
+                raise
+            _tell(error, debug=bool(kwargs.get("debug")))
+            raise typer.Exit(_status(error)) from None
+
+    return told  # type: ignore[return-value]
+
+
+def say(text: str) -> None:
+    """Write one paragraph on stderr."""
+    print(f"mlipcluster: {text}", file=sys.stderr)
+
+
+def usage_error(text: str) -> Exception:
+    """A wrong command line: raise it, and the exit status is 2."""
+    return typer.BadParameter(text)
+
+
+def pairs(option: str, given: Iterable[str]) -> dict[str, Any]:
+    """``key=value`` options; a value that is JSON is read as JSON, anything else is text."""
+    found: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise usage_error(f"{option} {item!r}: write key=value, for example {option} fmax=0.01")
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        words: dict[str, Any] = {"True": True, "False": False, "None": None}
+        return words.get(text, text)
+
+
+def _is_usage(error: Exception) -> bool:
+    return isinstance(error, typer.BadParameter)
+
+
+def _status(error: Exception) -> int:
+    from mlipcluster.reproduction.audit import EXIT_DAMAGED, EXIT_MISMATCH
+
+    if isinstance(error, MismatchError):
+        return EXIT_MISMATCH
+    return EXIT_DAMAGED if isinstance(error, RecordError) else FAILED
+
+
+def _tell(error: Exception, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    elif isinstance(error, MLIPClusterError):
+        say(str(error))
+    elif isinstance(error, OSError):
+        say(f"{error}.")
+    else:
+        say(f"{type(error).__name__}: {error} (--debug shows where)")

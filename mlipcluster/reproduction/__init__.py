@@ -1,0 +1,1 @@
+"""Make one output again, and say whether it came out the same."""

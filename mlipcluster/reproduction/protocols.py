@@ -1,0 +1,146 @@
+"""The protocols of an output: given, imported by module and name, or unpickled where the caller trusts the record."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlipcluster.errors import InputError, ProtocolError
+from mlipcluster.records.git import inspect
+from mlipcluster.records.packing import decode
+from mlipcluster.records.source import describe
+
+Protocol = Callable[..., Any]
+
+
+def find(
+    record: Mapping[str, Any], given: Protocol | Sequence[Protocol] | None = None, *, trust: bool = False
+) -> tuple[Protocol, ...]:
+    """The protocols that made an output, in order.
+
+    Parameters
+    ----------
+    record : mapping
+        The output's record.
+    given : callable or sequence of callables, optional
+        The protocols; nothing is searched then.
+    trust : bool
+        Unpickle those that cannot be imported from the record. A pickle can run any code.
+
+    Raises
+    ------
+    ProtocolError
+        Another number was given than the record has, or one cannot be found.
+    """
+    recorded: list[dict[str, Any]] = list(record["metadata"]["protocols"])
+    if given is not None:
+        functions = (given,) if callable(given) else tuple(given)
+        if len(functions) != len(recorded):
+            names = ", ".join(_name(one) for one in recorded)
+            raise ProtocolError(
+                f"{len(functions)} protocols were given, the record has {len(recorded)}: {names}. Give these, in order."
+            )
+        return functions
+    return tuple(_find_one(one, record["metadata"].get("git"), trust) for one in recorded)
+
+
+def load_file(path: str | os.PathLike[str]) -> ModuleType:
+    """Import a Python file as the module of its name, its folder at the end of the search path.
+
+    Raises
+    ------
+    InputError
+        There is no such file, it fails, or another module already has its name.
+    """
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise InputError(f"there is no file {os.fspath(path)!r}; give the Python file that holds the protocol.")
+    if not file.stem.isidentifier() or file.suffix != ".py":
+        raise InputError(f"{file.name!r} cannot be a module's name; rename it to a Python name such as 'protocols.py'.")
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # last: a file called random.py must not replace Python's own
+    loaded = sys.modules.get(file.stem)
+    spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(file.stem)
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != file:
+        raise InputError(f"{file.name!r} has the name of another module ({file.stem}); rename the file.")
+    try:
+        return importlib.import_module(file.stem)
+    except Exception as error:
+        raise InputError(f"{file} cannot be imported: {type(error).__name__}: {error}. Mend the file.") from error
+
+
+def _find_one(recorded: Mapping[str, Any], git: Mapping[str, Any] | None, trust: bool) -> Protocol:
+    if recorded["module"] == "__main__":
+        found, why = _in_main(recorded), "was defined in a script or notebook (__main__)"
+    else:
+        found, why = _imported(recorded, git)
+    if found is not None:
+        return found
+    if trust and recorded.get("pickle"):
+        return _unpickled(recorded)
+    raise ProtocolError(
+        f"protocol {_name(recorded)} {why}. Give it as protocols=[…] (on the command line: --protocol file.py:name), "
+        "or, if you trust whoever wrote this file, trust=True (--trust) to load it from the record."
+    )
+
+
+def _in_main(recorded: Mapping[str, Any]) -> Protocol | None:
+    """The same function in the script or notebook that runs now, if it is there unchanged."""
+    function = _attribute(sys.modules["__main__"], str(recorded["name"]))
+    return function if function is not None and describe(function).digest == recorded["digest"] else None
+
+
+def _imported(recorded: Mapping[str, Any], git: Mapping[str, Any] | None) -> tuple[Protocol | None, str]:
+    try:
+        module = importlib.import_module(recorded["module"])
+    except ModuleNotFoundError as error:
+        file = _file_here(recorded, git)
+        if file is None:
+            return None, f"cannot be imported: {error}"
+        module = load_file(file)
+    except Exception as error:  # noqa: BLE001 - a user's module may do anything
+        return None, f"cannot be imported: {type(error).__name__}: {error}"
+    function = _attribute(module, str(recorded["name"]))
+    where = getattr(module, "__file__", None) or recorded["module"]
+    return function, f"is not in {where}, which has no function {recorded['name']!r} at its top level"
+
+
+def _file_here(recorded: Mapping[str, Any], git: Mapping[str, Any] | None) -> Path | None:
+    """The protocol's file in the repository around the working directory, or where it was; if it is ours to run.
+
+    A record names files; a file that another user left there is not run.
+    """
+    if not (name := recorded.get("file")):
+        return None
+    candidates = [Path(name)]
+    here = inspect(Path.cwd())
+    if git and here is not None and Path(name).is_relative_to(git["root"]):
+        candidates.insert(0, Path(here.root) / Path(name).relative_to(git["root"]))
+    return next((c for c in candidates if c.is_file() and c.stat().st_uid in (os.getuid(), 0)), None)
+
+
+def _attribute(module: ModuleType, qualname: str) -> Protocol | None:
+    value: Any = module
+    for part in qualname.split("."):
+        value = getattr(value, part, None)
+    return value if callable(value) else None
+
+
+def _unpickled(recorded: Mapping[str, Any]) -> Protocol:
+    import cloudpickle
+
+    packed = decode(recorded["pickle"], trust=True)
+    function: Protocol = cloudpickle.loads(packed) if isinstance(packed, bytes) else packed
+    if not callable(function):
+        raise ProtocolError(f"what the record holds as {_name(recorded)} is no function; give protocols=[…].")
+    return function
+
+
+def _name(recorded: Mapping[str, Any]) -> str:
+    return f"{recorded['module']}:{recorded['name']}"
