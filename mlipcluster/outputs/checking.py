@@ -18,9 +18,9 @@ from mlipcluster.errors import RecordError
 from mlipcluster.outputs.compression import Compression, unpack
 from mlipcluster.outputs.formats import recognise
 from mlipcluster.outputs.frame import Format, Frame
-from mlipcluster.outputs.rendering import checksum, checksums, text_sha256
-from mlipcluster.records.canonical import canonical
+from mlipcluster.outputs.rendering import text_sha256
 from mlipcluster.records.packing import decode
+from mlipcluster.records.record import SCHEMA, changes, seal
 
 _HEAD = '{"digest":"'
 _DIGITS = 8  # decimals that extended XYZ columns have
@@ -126,7 +126,7 @@ def take_apart(path: str | os.PathLike[str]) -> Contents:
 def differences(contents: Contents) -> list[str]:
     """Every way in which the file differs from what was written; empty when it does not."""
     try:
-        found = contents.record_problems()
+        found = contents.record_problems() or schema_problems(contents.record)
     except RecordError as error:
         return [f"not readable: {error}"]
     if not any("metadata.text_sha256" in line for line in found):
@@ -134,6 +134,14 @@ def differences(contents: Contents) -> list[str]:
     if not found:
         found += result_problems(contents)
     return found + contents.container_problems()
+
+
+def schema_problems(record: Mapping[str, Any]) -> list[str]:
+    """Whether the record is of a layout that this version knows."""
+    schema = record.get("schema")
+    if type(schema) is int and schema <= SCHEMA:
+        return []
+    return [f"record has schema {schema!r}, and this mlipcluster knows up to {SCHEMA}; install a newer mlipcluster"]
 
 
 def result_problems(contents: Contents) -> list[str]:
@@ -175,21 +183,11 @@ def _is_close(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
 
 
 def _changed_entries(record: Mapping[str, Any]) -> list[str]:
-    """Which entries of a record no longer have the checksum they were written with."""
-    recorded = _metadata(record).get("checksums")
-    if not isinstance(recorded, dict):
-        return ["record changed (metadata.checksums)"]
-    found = checksums(record)
-    own = _checksum_of_checksums(recorded)
-    if recorded.get("") != own:
-        return ["record changed (metadata.checksums)"]
-    names = sorted(name for name in {*recorded, *found} - {""} if recorded.get(name) != found.get(name))
+    """Which entries of a record are not what they were when it was sealed."""
+    names = changes(record)
+    if names and seal(record)["digest"] == record.get("digest"):
+        return ["record changed (digests)"]
     return [f"record changed ({name})" for name in names] or ["record changed (digest, or the way it is written)"]
-
-
-def _checksum_of_checksums(recorded: Mapping[str, Any]) -> str:
-    """What stands under ``""`` among the checksums."""
-    return checksum(canonical({name: value for name, value in recorded.items() if name}))
 
 
 def _sha256(text: str) -> str:

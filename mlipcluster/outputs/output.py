@@ -11,9 +11,10 @@ from typing import Any
 from ase import Atoms
 
 from mlipcluster.errors import RecordError
-from mlipcluster.outputs.checking import Contents, differences, take_apart
+from mlipcluster.outputs.checking import Contents, differences, schema_problems, take_apart
 from mlipcluster.outputs.rendering import Renderer
 from mlipcluster.records.packing import decode
+from mlipcluster.records.record import SCHEMA, migrate
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,14 @@ def read_output(path: str | os.PathLike[str], *, checks: bool = True, trust: boo
     """
     contents = take_apart(path)
     if checks:
-        found = contents.record_problems() + contents.text_problems()
+        found = contents.record_problems() + contents.text_problems() + schema_problems(contents.record)
         if found:
             raise RecordError(
                 f"{path}: {'; '.join(found)}. Restore the file, or read it anyway with read_output(…, checks=False)"
             )
     record = contents.record
+    if checks and record["schema"] != SCHEMA:
+        record = dict(migrate(record))
     return Output(_name(record, path), _atoms(contents, record, trust), _scores(record), record, Path(path))
 
 

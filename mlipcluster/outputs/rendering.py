@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mlipcluster.outputs.compression import find_compression
 from mlipcluster.outputs.formats import find_format
 from mlipcluster.outputs.frame import RECORD_KEY, Frame
 from mlipcluster.records.canonical import canonical
+from mlipcluster.records.record import entry_digest
 
 Record = Mapping[str, Any]
 _LONG = 512  # characters from which on a text is kept for the next record
@@ -97,10 +98,9 @@ class Renderer:
         atoms
             The structure; or its `Frame`, made by ``format.frame`` wherever there was time for it.
         record
-            The record; it is left as it is. In the file it has besides: ``metadata.text_sha256``,
-            ``metadata.checksums`` (of each entry, so that damage can be named), ``metadata.not_in_text`` (what this
-            format cannot show), ``metadata.parent`` (name and digest of the record that the structure itself was
-            read with) and ``digest``.
+            The record; it is left as it is. In the file it is sealed (`mlipcluster.records.record.seal`) and has
+            besides: ``metadata.text_sha256``; ``metadata.not_in_text``, what this format cannot show;
+            ``metadata.parent``, name and digest of the record that the structure itself was read with.
         """
         frame = atoms if isinstance(atoms, Frame) else self.format.frame(atoms)
         pieces = self._sealed(record, frame, parent_of(atoms))
@@ -110,40 +110,44 @@ class Renderer:
         return self.compression.compress(b"".join((before, self.format.opening.encode("ascii"), body, closing, after)))
 
     def _sealed(self, record: Record, frame: Frame, parent: Record | None) -> list[str]:
-        """The record's text as it stands in the file, in pieces, the digest first."""
+        """The sealed record's text as it stands in the file, in pieces, the digest first."""
         metadata = dict(record["metadata"])
-        for name in ("checksums", "not_in_text"):
-            metadata.pop(name, None)
+        metadata.pop("not_in_text", None)
         metadata["text_sha256"] = text_sha256(frame)
         if frame.hidden:
             metadata["not_in_text"] = list(frame.hidden)
         if parent is not None:
             metadata["parent"] = parent
-        parts = {name: value for name, value in record.items() if name != "digest"} | {"metadata": metadata}
-        entries = {name: self._entries(value) for name, value in parts.items() if name in ("instance", "metadata")}
-        entries["metadata"]["checksums"] = self._piece(checksums(parts, entries))
-        raw: list[str] = ["{"]
+        content = {**record, "metadata": metadata}
+        pieces: dict[str, _Piece | dict[str, _Piece]] = {
+            part: self._entries(value) if isinstance(value, Mapping) else self._piece(value)
+            for part, value in content.items()
+            if part not in ("digest", "digests")
+        }
+        pieces["digests"] = self._piece(_digests(pieces))
+        raw: list[str] = []
         escaped: list[str] = []
-        for number, name in enumerate(sorted(parts)):
-            self._add(f'{"," if number else ""}"{name}":', entries.get(name) or self._piece(parts[name]), raw, escaped)
-        raw.append("}")
-        escaped.append("}")
+        self._add(pieces, raw, escaped)
         digest = hashlib.sha256("".join(raw).encode("ascii")).hexdigest()
-        return [self.format.escape(f'{{"digest":"{digest}",'), *escaped]
+        return [self.format.escape(f'{{"digest":"{digest}",'), escaped[0][1:], *escaped[1:]]
 
-    def _add(self, label: str, value: dict[str, _Piece] | _Piece, raw: list[str], escaped: list[str]) -> None:
-        raw.append(label)
-        escaped.append(self.format.escape(label))
-        if isinstance(value, _Piece):
-            raw.append(value.raw)
-            escaped.append(value.escaped)
-            return
+    def _add(self, pieces: Mapping[str, Any], raw: list[str], escaped: list[str]) -> None:
+        """Append the text of an object whose values are pieces or such objects, sorted by name."""
         opening = "{"
-        for name in sorted(value):
-            self._add(f"{opening}{canonical(name)}:", value[name], raw, escaped)
+        for name in sorted(pieces):
+            label = f"{opening}{canonical(name)}:"
+            raw.append(label)
+            escaped.append(self.format.escape(label))
             opening = ","
-        raw.append("}" if value else "{}")
-        escaped.append("}" if value else "{}")
+            piece = pieces[name]
+            if isinstance(piece, _Piece):
+                raw.append(piece.raw)
+                escaped.append(piece.escaped)
+            else:
+                self._add(piece, raw, escaped)
+        closing = "}" if pieces else "{}"
+        raw.append(closing)
+        escaped.append(closing)
 
     def _entries(self, part: Mapping[str, Any]) -> dict[str, _Piece]:
         return {name: self._piece(value) for name, value in part.items()}
@@ -152,60 +156,39 @@ class Renderer:
         if (known := self._constants.get(id(value))) is not None:
             piece = known[1]
             if piece is None:
-                piece = _Piece.of(value, self.format.escape)
+                piece = _Piece(value, self.format.escape)
                 self._constants[id(value)] = (value, piece)
             return piece
         if type(value) is not str or len(value) < _LONG:
-            return _Piece.of(value, self.format.escape)
+            return _Piece(value, self.format.escape)
         piece = self._texts.get(value)
         if piece is None:
             if len(self._texts) >= _KEPT:
                 self._texts.clear()
-            piece = self._texts[value] = _Piece.of(value, self.format.escape)
+            piece = self._texts[value] = _Piece(value, self.format.escape)
         return piece
 
 
 class _Piece:
-    """Canonical text of one entry, as it is, as it stands in the file, and its checksum."""
+    """Canonical text of one entry, as it is, as it stands in the file, and its digest."""
 
-    __slots__ = ("checksum", "escaped", "raw")
+    __slots__ = ("digest", "escaped", "raw")
 
-    def __init__(self, raw: str, escaped: str, checksum: str) -> None:
-        self.raw = raw
-        self.escaped = escaped
-        self.checksum = checksum
-
-    @classmethod
-    def of(cls, value: Any, escape: Any) -> _Piece:
-        raw = canonical(value)
-        return cls(raw, escape(raw), checksum(raw))
+    def __init__(self, value: Any, escape: Callable[[str], str]) -> None:
+        self.raw = canonical(value)
+        self.escaped = escape(self.raw)
+        self.digest = entry_digest(self.raw)
 
 
-def checksum(text: str) -> str:
-    """The first 16 hexadecimal digits of SHA-256."""
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
-
-
-def checksums(parts: Record, pieces: Mapping[str, Mapping[str, _Piece]] | None = None) -> dict[str, str]:
-    """Checksum of the canonical text of each entry of a record, by its name, and one of all these.
-
-    Parameters
-    ----------
-    parts
-        The record; ``digest`` and ``metadata.checksums`` themselves are left out.
-    pieces
-        Texts that are there already, for ``instance`` and ``metadata``.
-    """
+def _digests(pieces: Mapping[str, _Piece | dict[str, _Piece]]) -> dict[str, str]:
+    """The entries' digests, as `mlipcluster.records.record.seal` has them."""
     found: dict[str, str] = {}
-    for part, value in parts.items():
-        if part in ("instance", "metadata") and isinstance(value, Mapping):
-            known = (pieces or {}).get(part)
-            for name in value:
-                found[f"{part}.{name}"] = known[name].checksum if known else checksum(canonical(value[name]))
-        elif part != "digest":
-            found[part] = checksum(canonical(value))
-    found.pop("metadata.checksums", None)
-    return found | {"": checksum(canonical(found))}
+    for part, piece in pieces.items():
+        if isinstance(piece, dict):
+            found |= {f"{part}.{name}": entry.digest for name, entry in piece.items()}
+        elif part != "schema":
+            found[part] = piece.digest
+    return found
 
 
 def text_sha256(frame: Frame) -> str:

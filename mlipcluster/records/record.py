@@ -249,11 +249,12 @@ def _entry_digests(content: Mapping[str, Any]) -> dict[str, str]:
     for part, entries in content.items():
         if isinstance(entries, Mapping):
             for name, value in entries.items():
-                found[f"{part}.{name}"] = _short(value)
+                found[f"{part}.{name}"] = entry_digest(canonical(value))
         else:
-            found[str(part)] = _short(entries)
+            found[str(part)] = entry_digest(canonical(entries))
     return found
 
 
-def _short(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()[:8]
+def entry_digest(text: str) -> str:
+    """What ``digests`` has for an entry of that canonical text: the first eight digits of its SHA-256."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:8]
