@@ -9,7 +9,7 @@ from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
 
 
-def owns(measured: Mapping[str, Any]) -> bool:
+def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's signature
     """Whatever no other manager owns."""
     return True
 
@@ -37,10 +37,7 @@ def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> 
 
 def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
     name, version, source = package.name, package.version, package.source
-    if source == "conda":
-        return []
-    if source.startswith("git+"):
-        return [f"{name} @ {source}" + (f"#subdirectory={raw['subdirectory']}" if raw.get("subdirectory") else "")]
+    pinned = f"{name}=={version}"
     if source.startswith("editable:"):
         commit = source.partition("@")[2].replace("+dirty", " with uncommitted changes")
         place = f"a git checkout at {commit}" if commit else "a folder that is not a git checkout"
@@ -48,10 +45,8 @@ def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
     if source.startswith("file:"):
         return [f"# {name} {version}: from {source[5:]} on the machine; install it from there"]
     if "://" in source:
-        return [f"{name} @ {source}"]
+        part = f"#subdirectory={raw['subdirectory']}" if raw.get("subdirectory") and "#" not in source else ""
+        return [f"{name} @ {source}{part}"]
     if "+" in version:
-        return [
-            f"# a local version: of an index other than PyPI, to be given with --extra-index-url",
-            f"{name}=={version}",
-        ]
-    return [f"{name}=={version}"]
+        return ["# a local version: of an index other than PyPI, to be given with --extra-index-url", pinned]
+    return [pinned]

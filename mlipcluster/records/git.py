@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 FILE_BYTES = 64 * 1024  # a larger untracked file is named, not copied
 DIFF_BYTES = 1024 * 1024  # a longer diff is cut, and says so
 CODE_SUFFIXES = frozenset(
-    ".py .pyi .pyx .pxd .ipynb .c .cc .cpp .cu .h .hpp .f .f90 .jl .sh .toml .yaml .yml .cfg .ini .txt".split()
+    {".c", ".cc", ".cfg", ".cpp", ".cu", ".f", ".f90", ".h", ".hpp", ".ini", ".ipynb", ".jl", ".pxd", ".py", ".pyi"}
+    | {".pyx", ".sh", ".toml", ".txt", ".yaml", ".yml"}
 )
 RUN_FILES = ("run.json", "ledger.jsonl")  # a folder that holds one is a run's own, not part of the code
 
@@ -86,9 +87,7 @@ def find_root(path: str | os.PathLike[str] | None) -> Path | None:
 def why_not(path: str | os.PathLike[str] | None) -> str:
     """Why :func:`inspect` has nothing to say of *path*."""
     if find_root(path) is None:
-        return (
-            f"{str(path or 'the protocol')!r} lies in no git repository; make one with 'git init' and commit the file"
-        )
+        return f"{str(path or 'the protocol')!r} lies in no git repository; run 'git init' and commit it"
     return "the git program cannot be run or refuses the repository; install git, and see what 'git status' says there"
 
 
@@ -128,10 +127,12 @@ def check(policy: str | None, state: GitState | None) -> None:
             (f"git: {policy} -> {here}",),
         )
     if state.dirty or not state.sha1:
+        names = changed_files(state.diff)
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise MismatchError(
-            f"{state.root!r} has changes that are not committed: {', '.join(changed_files(state.diff)) or 'everything'}; "
+            f"{state.root!r} has changes that are not committed ({shown or 'everything'}); "
             "commit them, or pass sha1=None",
-            tuple(f"git: {name} is not committed" for name in changed_files(state.diff)),
+            tuple(f"git: {name} is not committed" for name in names),
         )
 
 
@@ -187,7 +188,8 @@ def _bounded(repo: Repo, command: list[str]) -> tuple[str, bool]:
     finally:
         process.stdout.close()
         process.stderr.close()
-        process.wait()
+        if process.proc is not None:  # its own wait() takes our ending it for an error
+            process.proc.wait()
     return data[:DIFF_BYTES].decode("utf-8", "backslashreplace"), len(data) > DIFF_BYTES
 
 

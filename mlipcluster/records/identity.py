@@ -49,8 +49,8 @@ def structure_digest(atoms: Atoms | None) -> str:
         update(_array_bytes(array))
     update(atoms.cell.array.tobytes())
     update(atoms.pbc.tobytes())
-    if atoms._celldisp.any():
-        update(b"celldisp" + atoms._celldisp.tobytes())
+    if atoms.get_celldisp().any():
+        update(b"celldisp" + atoms.get_celldisp().tobytes())
     if atoms.info:
         update(b"info" + canonical(_stable_dict(atoms.info, "atoms.info")).encode("ascii"))
     if atoms.constraints:
@@ -104,7 +104,7 @@ class Parts:
 
     def identity(self) -> str:
         """32 hexadecimal digits of all parts."""
-        text = "\0".join((self.structure, self.parameters, self.protocol, self.calculator, self.environment, self.seed))
+        text = "\0".join(getattr(self, name) for name in PART_NAMES)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def first_difference(self, other: Parts | Mapping[str, str], accepted: Collection[str] = ()) -> str | None:

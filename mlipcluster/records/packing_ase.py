@@ -60,8 +60,8 @@ def _encode_atoms(atoms: Atoms, encode: Callable[[Any], Any]) -> dict[str, Any]:
         "cell": encode(atoms.cell.array),
         "pbc": [bool(flag) for flag in atoms.pbc],
     }
-    if atoms._celldisp.any():
-        packed["celldisp"] = encode(atoms._celldisp)
+    if atoms.get_celldisp().any():
+        packed["celldisp"] = encode(atoms.get_celldisp())
     if atoms.constraints:
         packed["constraints"] = [encode(constraint) for constraint in atoms.constraints]
     if atoms.info:
@@ -81,7 +81,7 @@ def _decode_atoms(packed: dict[str, Any], decode: Callable[[Any], Any]) -> Atoms
     atoms = Atoms(cell=_array(decode(packed["cell"]), (3, 3), "cell"), pbc=[flag is True for flag in packed["pbc"]])
     atoms.arrays = arrays
     if "celldisp" in packed:
-        atoms._celldisp = decode(packed["celldisp"])
+        atoms.set_celldisp(decode(packed["celldisp"]))
     if "info" in packed:
         atoms.info = _dict(decode(packed["info"]), "info")
     if "constraints" in packed:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import platform
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlipcluster.errors import ProtocolError
@@ -124,5 +124,5 @@ def _text(inner: Any) -> tuple[str, str]:
         found = source_text.function_source(inner)
         file = inner.__code__.co_filename
     missing = f"# no source: identified by its bytecode in Python {platform.python_version()}\n"
-    path = os.path.abspath(file) if file else ""
-    return found.text if found else missing, path if os.path.isfile(path) else ""
+    path = Path(file).absolute() if file else None
+    return found.text if found else missing, str(path) if path and path.is_file() else ""

@@ -24,7 +24,9 @@ from mlipcluster.records.source_values import Unhashable, Values
 
 UNHASHABLE = "unhashable"
 _MISSING = object()
-_MODULE_FACTS = frozenset("__name__ __file__ __doc__ __spec__ __loader__ __package__ __builtins__ __path__".split())
+_MODULE_FACTS = frozenset(
+    {"__name__", "__file__", "__doc__", "__spec__", "__loader__", "__package__", "__builtins__", "__path__"}
+)
 
 
 @dataclass

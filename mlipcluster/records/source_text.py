@@ -5,7 +5,6 @@ hints, except in class bodies and on decorated functions, where code may read th
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -160,7 +159,7 @@ def _constant(value: Any) -> Any:
 def _same_constant(a: Any, b: Any) -> bool:
     if isinstance(a, types.CodeType) and isinstance(b, types.CodeType):
         return same_code(a, b)
-    return type(a) is type(b) and (a == b or (a != a and b != b)) and (isinstance(a, frozenset) or repr(a) == repr(b))
+    return type(a) is type(b) and (a == b or repr(a) == repr(b)) and (isinstance(a, frozenset) or repr(a) == repr(b))
 
 
 def _class_files(cls: type, own: list[types.FunctionType]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -39,6 +39,7 @@ class Decoder:
             ) from error
 
     def decode(self, packed: Any) -> Any:
+        """One value and all inside it."""
         kind = type(packed)
         if kind is dict:
             for tag in packed:

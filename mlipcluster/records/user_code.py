@@ -53,7 +53,7 @@ def is_user_file(file: str) -> bool:
     """Whether a file or folder is neither installed nor part of Python."""
     if file.startswith("<frozen"):
         return False
-    path = Path(os.path.abspath(file))
+    path = Path(os.path.abspath(file))  # noqa: PTH100 - resolve() would follow links
     if _INSTALLED.intersection(path.parts):
         return False
     # Compared as written and as resolved: an environment's lib may be reached through links.
@@ -70,7 +70,7 @@ def module_of(function_or_class: Any) -> types.ModuleType | None:
 @lru_cache(maxsize=1)
 def _library_folders() -> tuple[Path, ...]:
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    plain = {Path(os.path.abspath(path)) for path in paths if path}
+    plain = {Path(path).absolute() for path in paths if path}
     return tuple(sorted(plain | {_resolved(path) for path in plain}))
 
 
