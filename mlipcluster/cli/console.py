@@ -13,8 +13,11 @@ import typer
 
 from mlipcluster.errors import MismatchError, MLIPClusterError, RecordError
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
-"""Exit statuses: an error or a failed task; a wrong command line; Ctrl-C."""
+FAILED, MISMATCH, DAMAGED, INTERRUPTED = 1, 5, 6, 130
+"""Exit statuses: an error or a failed task; code, environment or weights not as recorded; a damaged file; Ctrl-C.
+
+Typer's own for a wrong command line is 2; `Audit.exit_status` has 0, 3 and 4.
+"""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,11 +79,9 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int:
-    from mlipcluster.reproduction.audit import EXIT_DAMAGED, EXIT_MISMATCH
-
     if isinstance(error, MismatchError):
-        return EXIT_MISMATCH
-    return EXIT_DAMAGED if isinstance(error, RecordError) else FAILED
+        return MISMATCH
+    return DAMAGED if isinstance(error, RecordError) else FAILED
 
 
 def _tell(error: Exception, *, debug: bool) -> None:

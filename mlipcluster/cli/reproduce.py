@@ -108,7 +108,7 @@ def _record(file: Path | None, scorefile: Path | None, output_name: str | None) 
 
 def _moved(record: Mapping[str, Any], pythons: Sequence[str]) -> dict[str, Any]:
     """The recorded calculators, in the interpreters where they are now."""
-    from mlipcluster.reproduction.rerun import recorded_calculators
+    from mlipcluster.reproduction.attempt import recorded_calculators
 
     specs = recorded_calculators(record)
     moved = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlipcluster.cli.console import FAILED, Debug, command, say, usage_error
+from mlipcluster.cli.console import DAMAGED, FAILED, Debug, command, say, usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,6 @@ def show(
     if file.is_dir():
         _show_run(file)
         return
-    from mlipcluster.reproduction.audit import EXIT_DAMAGED
     from mlipcluster.reproduction.original import load
 
     output, damage = load(file, None, None)
@@ -43,7 +42,7 @@ def show(
     for line in damage:
         say(f"{file}: {line}")
     if damage:
-        raise typer.Exit(EXIT_DAMAGED)
+        raise typer.Exit(DAMAGED)
 
 
 def _part(record: Mapping[str, Any], *, json: bool, environment: bool, diff: bool, source: bool) -> str:

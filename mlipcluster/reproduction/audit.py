@@ -12,12 +12,6 @@ from mlipcluster.reproduction.comparison import DIFFERENT, IDENTICAL, MAIN, WITH
 EXIT_STATUS = {IDENTICAL: 0, WITHIN_TOLERANCE: 3, DIFFERENT: 4}
 """Exit status of ``mlipcluster reproduce``, by verdict."""
 
-EXIT_MISMATCH = 5
-"""Exit status when nothing was run because code, environment, weights or input are not as recorded."""
-
-EXIT_DAMAGED = 6
-"""Exit status when the file's record is damaged or was changed after it was written."""
-
 _NAMED = (ENVIRONMENT, CODE, WEIGHTS, SEEDS)
 _LISTED = 5  # quantities named in the headline
 

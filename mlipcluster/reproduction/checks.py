@@ -89,21 +89,20 @@ def repository(protocols: Sequence[Protocol]) -> GitState | None:
     return next((state for file in files if (state := inspect(Path(file)))), None)
 
 
-def check_environment(name: str, old: Mapping[str, Any], new: Mapping[str, Any] | Environment) -> list[Difference]:
+def check_environment(name: str, old: Mapping[str, Any], here: Environment) -> list[Difference]:
     """Hold two measured environments against each other.
 
     Parameters
     ----------
     name : str
-        Whose environment: ``"of the run"``, ``"of calculator 'chgnet'"``.
+        Whose environment: ``"the run"``, ``"calculator 'chgnet'"``.
     """
     recorded = Environment.from_json(old)
-    here = new if isinstance(new, Environment) else Environment.from_json(new)
     if recorded.digest == here.digest:
         return []
     lines = difference(recorded, here) or ["the lists of packages differ in their origins"]
-    count = f"{len(lines)} differences" if len(lines) > 1 else "1 difference"
-    text = f"{name}: {count}; recreate it with recreate_env.py from the record"
+    count = f"{len(lines)} things" if len(lines) > 1 else "1 thing"
+    text = f"that of {name} differs in {count}; recreate it from the record (recreate_env.py)"
     return [Difference(ENVIRONMENT, text, _shown(lines))]
 
 

@@ -1,0 +1,221 @@
+"""One output on its way to being made again: what is checked before, the run itself, what is checked after."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mlipcluster.calculators.registry import resolve
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.environments.environment import Environment
+from mlipcluster.environments.measure import measure
+from mlipcluster.errors import InputError
+from mlipcluster.execute import wanted_names
+from mlipcluster.front import MLIPCluster
+from mlipcluster.outputs.output import Output
+from mlipcluster.records.identity import structure_digest
+from mlipcluster.records.packing import decode
+from mlipcluster.reproduction import checks
+from mlipcluster.reproduction.checks import Difference
+from mlipcluster.reproduction.protocols import Protocol
+
+COPIED = ("project_name", "simulation_name", "license")  # who makes it again is another author
+
+
+def recorded_calculators(record: Mapping[str, Any]) -> dict[str, CalculatorSpec]:
+    """The calculators of a run, by name; a single one has the name ``""``."""
+    return {name: CalculatorSpec.from_json(spec) for name, spec in record["instance"]["calculators"].items()}
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the protocols run: as `MLIPCluster` and its `distribute` take them."""
+
+    client: Any
+    clients: Sequence[Any] | None
+    clients_indices: int | Sequence[int] | None
+    resources: Any
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether on workers of the user's own."""
+        return self.client is not None or bool(self.clients)
+
+    def for_cluster(self) -> dict[str, Any]:
+        """Arguments of `MLIPCluster`."""
+        return {key: value for key in ("client", "clients") if (value := getattr(self, key)) is not None}
+
+    def for_protocols(self) -> dict[str, Any]:
+        """Arguments of `MLIPCluster.distribute`."""
+        return {key: value for key in ("clients_indices", "resources") if (value := getattr(self, key)) is not None}
+
+
+class Attempt:
+    """One output on its way to being made again."""
+
+    def __init__(
+        self,
+        original: Output,
+        protocols: Sequence[Protocol],
+        options: dict[str, Any],
+        where: Where,
+        trust: bool,
+    ) -> None:
+        self.original = original
+        self.record = original.record
+        self.protocols = tuple(protocols)
+        self.where = where
+        self.trust = trust
+        self.recorded = recorded_calculators(self.record)
+        self.calculators = self._calculators(options)
+        self.options = options
+        self._seen: set[tuple[Any, str]] = set()
+
+    def check_before(self, input_atoms: Atoms | None) -> list[Difference]:
+        """What can be seen without running anything."""
+        metadata = self.record["metadata"]
+        found = checks.check_git(self.record, self.protocols) + checks.check_sources(self.record, self.protocols)
+        if not self.where.elsewhere:
+            found += self._check_environment("the run", metadata["environment"], measure())
+        for name in self.calculators:
+            found += self._check_calculator(name, metadata["calculators"].get(name) or {})
+        if input_atoms is not None:
+            old = structure_digest(self._structure())
+            if structure_digest(input_atoms) != old:
+                found.append(Difference(checks.INPUT, "input_atoms is not the structure that the record starts from"))
+        return found
+
+    def check_after(self, new: Output) -> list[Difference]:
+        """What the new record says of environments, weights and seeds."""
+        old, here = self.record["metadata"], new.record["metadata"]
+        found = self._check_environment("the run", old["environment"], here["environment"])
+        for name in self.calculators:  # a process that served others too tells of them as well
+            facts, other = (record["calculators"].get(name) or {} for record in (old, here))
+            found += self._check_environment(_of(name), facts.get("environment"), other.get("environment"))
+            found += checks.check_weights(_of(name), _weights(facts), _weights(other))
+        if self.record["instance"]["seeds"] != new.record["instance"]["seeds"]:
+            found.append(Difference(checks.SEEDS, "the protocols were not given the recorded seeds"))
+        return found
+
+    def checked(self) -> tuple[str, ...]:
+        """Kinds of things that the record holds something of."""
+        calculators = self.record["metadata"]["calculators"]
+        weights = any(_weights(calculators.get(name) or {}) for name in self.calculators)
+        kinds = (checks.FILE, checks.ENVIRONMENT, checks.CODE, checks.CALCULATOR, checks.WEIGHTS, checks.SEEDS)
+        return tuple(kind for kind in kinds if kind != checks.WEIGHTS or weights)
+
+    def notes(self, new: Output) -> tuple[str, ...]:
+        """What else is to be said: where it ran now, and where the protocols' files are."""
+        lines = checks.machine_notes(self.record["metadata"]["machine"], new.record["metadata"]["machine"])
+        for old, here in zip(self.record["metadata"]["protocols"], new.record["metadata"]["protocols"], strict=True):
+            if old.get("file") != here.get("file"):
+                lines.append(f"protocol {here['name']} is from {here.get('file')}, recorded {old.get('file')}")
+        return tuple(lines)
+
+    def run(self, input_atoms: Atoms | None) -> Output | None:
+        """Run the one path that led to the output; None if it leads to none now."""
+        instance = self.record["instance"]
+        atoms = self._structure() if input_atoms is None else input_atoms
+        kwargs = decode(instance["tasks"]["kwargs"], trust=self.trust)
+        with _output_path(self.options) as folder:
+            options: dict[str, Any] = {
+                **{name: instance.get(name) or "" for name in COPIED},
+                **({} if self.where.elsewhere else {"max_workers": 1}),
+                "ignore_errors": False,
+                "progress": False,
+                "resume": False,  # a folder that holds this output already would only give it back
+                **self.options,
+                "output_path": folder,
+            }
+            cluster = MLIPCluster(
+                tasks=[{"atoms": atoms, **kwargs}],
+                seed=instance["seed"],
+                seeds=instance["seeds"],
+                output_ids=instance["output_ids"],
+                replicate=instance["replicate"],
+                **_named(self.calculators),
+                **self.where.for_cluster(),
+                **options,
+            )
+            with warnings.catch_warnings():
+                # Uncommitted changes were held against the record before, which says more than that there are some.
+                warnings.filterwarnings("ignore", message=".*uncommitted changes", category=UserWarning)
+                results = cluster.distribute(*self.protocols, **self.where.for_protocols())
+            ours = [o for o in results if o.record["instance"]["calculator"] == instance["calculator"]]
+            return _kept(ours[0]) if ours else None
+
+    def _check_calculator(self, name: str, facts: Mapping[str, Any]) -> list[Difference]:
+        spec = self.calculators[name]
+        found = checks.check_calculator(name, self.recorded[name], spec) if name in self.recorded else []
+        if spec.interpreter.exists() and not self.where.elsewhere:
+            found += self._check_environment(_of(name), facts.get("environment"), measure(spec.interpreter))
+        return found + checks.check_weight_files(_of(name), _weights(facts))
+
+    def _check_environment(
+        self, name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | Environment | None
+    ) -> list[Difference]:
+        """As `checks.check_environment`, but the same two environments are told of once, whoever they serve."""
+        if not old or not new:
+            return []
+        here = new if isinstance(new, Environment) else Environment.from_json(new)
+        if (pair := (old.get("digest"), here.digest)) in self._seen:
+            return []
+        self._seen.add(pair)
+        return checks.check_environment(name, old, here)
+
+    def _calculators(self, options: dict[str, Any]) -> dict[str, CalculatorSpec]:
+        """The recorded calculators that are needed, or those of the options instead."""
+        name = self.record["instance"]["calculator"]
+        needed = dict(self.recorded)
+        if not any("calculators" in wanted_names(protocol) for protocol in self.protocols):
+            needed = {key: spec for key, spec in needed.items() if key == name}
+        if (given := options.pop("calculator", None)) is not None:
+            needed[name] = resolve(given)
+        needed.update({key: resolve(spec) for key, spec in (options.pop("calculators", None) or {}).items()})
+        for key, spec in needed.items():
+            if not self.where.elsewhere and not Path(spec.interpreter).exists():
+                raise InputError(
+                    f"calculator {key or spec.name or spec.factory!r} ran in {spec.interpreter}, which is not here. "
+                    "Recreate its environment (recreate_env.py) and say where it is: instance_kwargs={'calculator': "
+                    "spec.replace(python=…)}, or --python on the command line."
+                )
+        return needed
+
+    def _structure(self) -> Atoms | None:
+        atoms = decode(self.record["instance"]["tasks"]["structure"], trust=self.trust)
+        return atoms if isinstance(atoms, Atoms) else None
+
+
+@contextmanager
+def _output_path(options: Mapping[str, Any]) -> Iterator[Any]:
+    if options.get("output_path"):
+        yield options["output_path"]
+        return
+    with tempfile.TemporaryDirectory(prefix="mlipcluster-reproduce-") as folder:
+        yield Path(folder) / "run"
+
+
+def _kept(output: Output) -> Output:
+    """An output whose file may go."""
+    return Output(output.name, output.atoms, dict(output.scores), dict(output.record), output.path)
+
+
+def _named(calculators: Mapping[str, CalculatorSpec]) -> dict[str, Any]:
+    if "" in calculators:
+        return {"calculator": calculators[""]}
+    return {"calculators": dict(calculators)} if calculators else {}
+
+
+def _weights(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (facts.get("provenance") or {}).get("weights") or ()
+
+
+def _of(name: str) -> str:
+    return f"calculator {name!r}" if name else "the calculator"
