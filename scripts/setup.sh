@@ -1,0 +1,60 @@
+# Sourced by the other scripts: a Python, a virtual environment in .venv, mlipcluster in it.
+# PYTHON=… chooses the interpreter. Needs Python >= 3.10 and git, nothing else.
+
+heading() { printf '\n== %s\n' "$*"; }
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# The first Python that is new enough.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    fail "no Python >= 3.10 found; install one, or name it: PYTHON=/path/to/python3 bash $0"
+}
+
+# make_environment FOLDER: an empty environment with uv in it. pip brings uv: it knows this machine's settings.
+make_environment() {
+    local folder=$1 python
+    python=$(find_python) || exit 1
+    rm -rf "$folder"
+    "$python" -m venv "$folder" >/dev/null 2>&1 || "$python" -m virtualenv --quiet "$folder" 2>/dev/null || fail \
+        "$python cannot make virtual environments; install its venv module (Debian: apt-get install python3-venv)," \
+        "or name another Python: PYTHON=/path/to/python3 bash $0"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check 'uv>=0.5' ||
+        fail "pip could not install uv into $folder; see above"
+}
+
+# install_into FOLDER REQUIREMENT…: with uv, or with pip where uv cannot reach what pip's settings name.
+install_into() {
+    local python=$1/bin/python
+    shift
+    if ! "$python" -m uv pip install --quiet --python "$python" "$@"; then
+        echo "uv could not; trying pip"
+        "$python" -m pip install --quiet --disable-pip-version-check "$@"
+    fi
+}
+
+# fingerprint TEXT…: changes when the requirements, the place or the Python do.
+fingerprint() { printf '%s %s %s\n' "$*" "$PWD" "$(git hash-object pyproject.toml)"; }
+
+# prepare_venv EXTRAS: .venv with mlipcluster, editable; done again only when something changed.
+prepare_venv() {
+    local extras=$1 wanted
+    wanted=$(fingerprint "$extras")
+    if [ -x .venv/bin/python ] && grep -qxF -- "$wanted" .venv/prepared 2>/dev/null; then
+        return
+    fi
+    heading "installing mlipcluster${extras:+ with extras $extras} into .venv"
+    [ -x .venv/bin/uv ] && .venv/bin/python -c '' 2>/dev/null || make_environment .venv
+    install_into .venv --editable ".${extras:+[$extras]}"
+    # What has the development tools also has everything else.
+    { echo "$wanted"; [ -z "$extras" ] || fingerprint ""; } >.venv/prepared
+}
