@@ -20,7 +20,7 @@ from mlipcluster.outputs.formats import recognise
 from mlipcluster.outputs.frame import Format, Frame
 from mlipcluster.outputs.rendering import text_sha256
 from mlipcluster.records.packing import decode
-from mlipcluster.records.record import SCHEMA, changes
+from mlipcluster.records.record import SCHEMA, changes, seal
 
 _HEAD = '{"digest":"'
 _DIGITS = 8  # decimals that extended XYZ columns have
@@ -184,7 +184,10 @@ def _is_close(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
 
 def _changed_entries(record: Mapping[str, Any]) -> list[str]:
     """Which entries of a record are not what they were when it was sealed."""
-    return [f"record changed ({name})" for name in changes(record) or ["its digest, or the way it is written"]]
+    names = changes(record)
+    if names and seal(record)["digest"] == record.get("digest"):
+        return ["record changed (digests)"]
+    return [f"record changed ({name})" for name in names] or ["record changed (digest, or the way it is written)"]
 
 
 def _sha256(text: str) -> str:

@@ -20,6 +20,7 @@ from mlipcluster.outputs.compression import find_compression
 from mlipcluster.outputs.formats import find_format
 from mlipcluster.outputs.frame import RECORD_KEY, Frame
 from mlipcluster.records.canonical import canonical
+from mlipcluster.records.record import entry_digest
 
 Record = Mapping[str, Any]
 _LONG = 512  # characters from which on a text is kept for the next record
@@ -109,10 +110,9 @@ class Renderer:
         return self.compression.compress(b"".join((before, self.format.opening.encode("ascii"), body, closing, after)))
 
     def _sealed(self, record: Record, frame: Frame, parent: Record | None) -> list[str]:
-        """The record's text as it stands in the file, sealed, in pieces, the digest first."""
+        """The sealed record's text as it stands in the file, in pieces, the digest first."""
         metadata = dict(record["metadata"])
-        for name in ("not_in_text", "checksums"):
-            metadata.pop(name, None)
+        metadata.pop("not_in_text", None)
         metadata["text_sha256"] = text_sha256(frame)
         if frame.hidden:
             metadata["not_in_text"] = list(frame.hidden)
@@ -120,11 +120,11 @@ class Renderer:
             metadata["parent"] = parent
         content = {**record, "metadata": metadata}
         pieces: dict[str, _Piece | dict[str, _Piece]] = {
-            part: self._entries(value) if part in ("instance", "metadata") else self._piece(value)
+            part: self._entries(value) if isinstance(value, Mapping) else self._piece(value)
             for part, value in content.items()
-            if part != "digest"
+            if part not in ("digest", "digests")
         }
-        pieces["metadata"]["checksums"] = self._piece(_checksums(pieces))  # type: ignore[index] # see above
+        pieces["digests"] = self._piece(_digests(pieces))
         raw: list[str] = []
         escaped: list[str] = []
         self._add(pieces, raw, escaped)
@@ -150,7 +150,7 @@ class Renderer:
         escaped.append(closing)
 
     def _entries(self, part: Mapping[str, Any]) -> dict[str, _Piece]:
-        return {name: self._piece(value) for name, value in part.items()}
+        return {str(name): self._piece(value) for name, value in part.items()}
 
     def _piece(self, value: Any) -> _Piece:
         if (known := self._constants.get(id(value))) is not None:
@@ -170,29 +170,25 @@ class Renderer:
 
 
 class _Piece:
-    """Canonical text of one entry, as it is, as it stands in the file, and its checksum."""
+    """Canonical text of one entry, as it is, as it stands in the file, and its digest."""
 
-    __slots__ = ("checksum", "escaped", "raw")
+    __slots__ = ("digest", "escaped", "raw")
 
     def __init__(self, value: Any, escape: Callable[[str], str]) -> None:
         self.raw = canonical(value)
         self.escaped = escape(self.raw)
-        self.checksum = _checksum(self.raw)
+        self.digest = entry_digest(self.raw)
 
 
-def _checksums(pieces: Mapping[str, _Piece | dict[str, _Piece]]) -> dict[str, str]:
-    """What `mlipcluster.records.record.checksums` finds, out of texts that are there already."""
+def _digests(pieces: Mapping[str, _Piece | dict[str, _Piece]]) -> dict[str, str]:
+    """The entries' digests, as `mlipcluster.records.record.seal` has them."""
     found: dict[str, str] = {}
     for part, piece in pieces.items():
         if isinstance(piece, dict):
-            found |= {f"{part}.{name}": entry.checksum for name, entry in piece.items()}
-        else:
-            found[part] = piece.checksum
-    return found | {"": _checksum(canonical(found))}
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+            found |= {f"{part}.{name}": entry.digest for name, entry in piece.items()}
+        elif part != "schema":
+            found[part] = piece.digest
+    return found
 
 
 def text_sha256(frame: Frame) -> str:
