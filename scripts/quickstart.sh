@@ -5,4 +5,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 
 prepare_venv ""
-exec .venv/bin/python -m mlipcluster quickstart "$@"
+exec .venv/bin/python -m mlipcluster quickstart --output runs/quickstart "$@"
