@@ -104,3 +104,8 @@ def test_some_have_work_for_a_relaxation():
 def test_the_broken_one_cannot_be_read():
     with pytest.raises(Exception, match="CIF"):
         read(FOLDER / "broken.cif")
+
+
+def test_no_structure_is_there_twice():
+    frames = [atoms for row in ROWS for atoms in read(FOLDER / row["file"], index=":")]
+    assert not [(a, b) for i, a in enumerate(frames) for b in frames[:i] if a == b]
