@@ -50,7 +50,7 @@ class Slot:
         try:
             key, replicate, lineage, step = text.rsplit("/", 3)
             return cls(key, int(replicate), tuple(map(int, lineage.split("."))) if lineage else (), int(step))
-        except ValueError:
+        except (ValueError, AttributeError):
             raise RecordError(
                 f"slot {text!r} in the ledger is not key/replicate/lineage/step; delete its line and run again"
             ) from None

@@ -44,7 +44,7 @@ class Ledger:
         self._lock = ExclusiveLock(self.path)
         self._fd: int | None = None
 
-    def __enter__(self) -> Ledger:  # noqa: PYI034 - Self came with Python 3.11
+    def __enter__(self) -> Ledger:
         self.open()
         return self
 
