@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ase import Atoms
-
 from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.outputs.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class Job:
         Where scratch folders are made.
     drop_empty : bool
         Whether outputs without atoms are dropped.
+    last : bool
+        Whether it is the run's last protocol: nothing else works on its outputs.
+    formats : tuple of str
+        Formats in which its outputs are saved; the workers write their text.
     """
 
     run: str
@@ -77,6 +81,13 @@ class Job:
     timeout: float | None = None
     scratch_dir: str | None = None
     drop_empty: bool = True
+    last: bool = True
+    formats: tuple[str, ...] = ()
+
+    @classmethod
+    def asking(cls, calculators: Mapping[str, CalculatorSpec], scratch_dir: str | None = None) -> Job:
+        """A job without calls: to ask a worker what it and the calculators are."""
+        return cls(f"asking-{uuid.uuid4().hex[:12]}", b"", "", dict(calculators), 0, scratch_dir=scratch_dir)
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ class Call:
     Attributes
     ----------
     task : TaskInfo
-    atoms : Atoms or None
-        The structure.
+    structure : bytes or None
+        The structure, a pickled ``Atoms``: the driver hands it on without looking into it.
     kwargs : dict
         Keyword arguments of the task, with the updates of earlier protocols.
     seed : int, optional
@@ -95,7 +106,7 @@ class Call:
     """
 
     task: TaskInfo
-    atoms: Atoms | None
+    structure: bytes | None
     kwargs: dict[str, Any]
     seed: int | None = None
 
@@ -122,10 +133,34 @@ class Failure:
 
 @dataclass(frozen=True)
 class Product:
-    """One structure that a protocol gave, with its scores."""
+    """One structure that a protocol gave, made ready on the worker for all that the driver does with it.
 
-    atoms: Atoms
+    Attributes
+    ----------
+    formula : str
+    packed : dict
+        The structure with its calculator's results as JSON, bit for bit (`mlipcluster.records.packing`).
+    digest : str
+        SHA-256 of ``packed``.
+    scores : dict
+    structure : bytes
+        The same, pickled, for the next protocol; empty after the last.
+    structure_digest : str
+        Its identity (`mlipcluster.records.identity.structure_digest`), for the next protocol.
+    frames : mapping of str to Frame
+        Its text in each format in which it is saved.
+    parent : dict, optional
+        Name and digest of the record of the output that the task's structure was read from.
+    """
+
+    formula: str
+    packed: dict[str, Any]
+    digest: str
     scores: dict[str, Any]
+    structure: bytes = b""
+    structure_digest: str = ""
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+    parent: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

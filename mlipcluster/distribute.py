@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import pickle
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-
-from ase import Atoms
 
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Call, CallResult, Failure, Job, TaskInfo
@@ -18,13 +16,12 @@ from mlipcluster.execute import describe_failure
 from mlipcluster.facts import CalculatorFacts
 from mlipcluster.options import Options
 from mlipcluster.outputs.entries import Slot
-from mlipcluster.outputs.output import Output
 from mlipcluster.plan import PlannedProtocol, check_keywords
 from mlipcluster.progress import Counts, Progress
 from mlipcluster.protocol_process import ChunkResult
-from mlipcluster.records.identity import Parts, parameters_digest, structure_digest
 from mlipcluster.recorder import Live, Trail
-from mlipcluster.runbook import RunBook
+from mlipcluster.records.identity import Parts, parameters_digest
+from mlipcluster.runbook import RunBook, Saved
 from mlipcluster.schedule import Chunk, Schedule
 from mlipcluster.tasks import Task, TaskSource
 from mlipcluster.workers import Workers
@@ -48,6 +45,15 @@ class Pinned:
     output_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Input:
+    """What a call works on: its structure, pickled, with its digest, and its keyword arguments."""
+
+    structure: bytes | None
+    digest: str
+    kwargs: dict[str, Any]
+
+
 @dataclass
 class _Tally:
     done: int = 0
@@ -56,50 +62,56 @@ class _Tally:
     begun: int = 0
 
 
-class Distribution:
-    """One run on its way.
+@dataclass(frozen=True)
+class Work:
+    """What a run is to do.
 
-    Parameters
+    Attributes
     ----------
     source : TaskSource
-    protocols : sequence of PlannedProtocol
+    protocols : tuple of PlannedProtocol
     calculators : mapping of str to CalculatorSpec
     facts : CalculatorFacts
         What else decides a calculator's answers: weights and environment.
     seed : int
         Root seed.
+    pinned : Pinned
     """
 
-    def __init__(
-        self,
-        source: TaskSource,
-        protocols: Sequence[PlannedProtocol],
-        calculators: Mapping[str, CalculatorSpec],
-        facts: CalculatorFacts,
-        seed: int,
-        pinned: Pinned,
-        options: Options,
-        book: RunBook,
-        workers: Workers,
-        progress: Progress,
-    ) -> None:
-        self._source = source
-        self._protocols = protocols
-        self._facts = facts
-        self._seed = seed
-        self._pinned = pinned
+    source: TaskSource
+    protocols: tuple[PlannedProtocol, ...]
+    calculators: Mapping[str, CalculatorSpec]
+    facts: CalculatorFacts
+    seed: int
+    pinned: Pinned
+
+
+class Distribution:
+    """One run on its way.
+
+    Parameters
+    ----------
+    work : Work
+    options : Options
+    book : RunBook
+        The open run folder.
+    workers : Workers
+    progress : Progress
+    """
+
+    def __init__(self, work: Work, options: Options, book: RunBook, workers: Workers, progress: Progress) -> None:
+        self._work = work
         self._options = options
         self._book = book
         self._workers = workers
         self._progress = progress
         self._tally = _Tally()
-        self._schedule: Schedule[tuple[Live, int]] = Schedule([p.step for p in protocols], workers.slots())
-        run = uuid.uuid4().hex[:12]
-        self._jobs = tuple(job_for(run, protocol, calculators, seed, options) for protocol in protocols)
+        self._schedule: Schedule[tuple[Live, int]] = Schedule([p.step for p in work.protocols], workers.slots())
+        self._jobs = _jobs(work, options)
         self._chunks: dict[int, Chunk[tuple[Live, int]]] = {}
         self._dashboard_shown = False
 
-    def outputs(self) -> Iterator[Output]:
+    def saved(self) -> Iterator[Saved]:
         """Run to the end; give the final outputs as they are saved.
 
         Raises
@@ -107,9 +119,11 @@ class Distribution:
         Exception
             With ``ignore_errors=False``: the first failure, as it was raised, after what is done was saved.
         """
-        tasks = iter(self._source)
+        tasks = iter(self._work.source)
         while True:
-            self._fill(tasks)
+            while self._schedule.hungry:  # a chunk at a time, so that workers start on the first while more is read
+                self._fill(tasks)
+                self._submit()
             self._submit()
             if self._schedule.idle and self._schedule.exhausted:
                 break
@@ -131,10 +145,11 @@ class Distribution:
         error = task.error
         if error is None:
             try:
-                check_keywords(self._protocols, task.atoms, task.kwargs)
+                check_keywords(self._work.protocols, task.kwargs)
             except TypeError as wrong:
                 error = wrong
-        live = self._live(task, task.atoms, task.kwargs, (), Trail())
+        structure = pickle.dumps(task.atoms) if task.atoms is not None else None
+        live = self._live(task, _Input(structure, "", task.kwargs), (), Trail())
         if error is None:
             self._proceed(live)
             return
@@ -164,31 +179,30 @@ class Distribution:
         for index, product in enumerate(result.products):
             if self._on_path(live.call.task.step, index):
                 lineage = (*live.call.task.lineage, index)
-                self._proceed(self._live(live.task, product.atoms, kwargs, lineage, trail))
+                given = _Input(product.structure, product.structure_digest, kwargs)
+                self._proceed(self._live(live.task, given, lineage, trail))
 
-    def _live(
-        self, task: Task, atoms: Atoms | None, kwargs: dict[str, Any], lineage: tuple[int, ...], trail: Trail
-    ) -> Live:
+    def _live(self, task: Task, given: _Input, lineage: tuple[int, ...], trail: Trail) -> Live:
         step = len(lineage)
-        protocol = self._protocols[step]
+        protocol = self._work.protocols[step]
         slot = Slot(task.key, task.replicate, lineage, step)
         first = step == 0
-        seeds = self._pinned.seeds
+        seeds = self._work.pinned.seeds
         parts = Parts(
             # A first call's structure and parameters are in its key, which no other task shares.
-            structure=task.key if first else structure_digest(atoms)[:32],
-            parameters="" if first else parameters_digest(kwargs)[:32],
+            structure=task.key if first else given.digest[:32],
+            parameters="" if first else parameters_digest(given.kwargs)[:32],
             protocol=protocol.source.digest,
-            calculator=self._facts.for_call(protocol.wanted, task.calculator),
-            environment=self._facts.environment,
-            seed=f"{seeds or self._seed} {task.replicate} {'.'.join(map(str, lineage))} {step}",
+            calculator=self._work.facts.for_call(protocol.wanted, task.calculator),
+            environment=self._work.facts.environment,
+            seed=f"{seeds or self._work.seed} {task.replicate} {'.'.join(map(str, lineage))} {step}",
         )
         info = TaskInfo(task.key, task.source, task.replicate, step, lineage, protocol.short_name, task.calculator)
         seed = seeds[step] if seeds else None
-        return Live(task, Call(info, atoms, kwargs, seed), parts, str(slot), trail)
+        return Live(task, Call(info, given.structure, given.kwargs, seed), parts, str(slot), trail)
 
     def _on_path(self, step: int, index: int) -> bool:
-        return not self._pinned.output_ids or self._pinned.output_ids[step] == index
+        return not self._work.pinned.output_ids or self._work.pinned.output_ids[step] == index
 
     def _submit(self) -> None:
         while (chunk := self._schedule.take()) is not None:
@@ -196,7 +210,7 @@ class Distribution:
                 live.call if attempt == 1 else replace(live.call, task=replace(live.call.task, attempt=attempt))
                 for live, attempt in chunk.items
             )
-            protocol = self._protocols[chunk.step]
+            protocol = self._work.protocols[chunk.step]
             priority = self._schedule.priority(chunk.step)
             self._chunks[chunk.number] = chunk
             self._workers.submit(
@@ -206,7 +220,7 @@ class Distribution:
             self._dashboard_shown = True
             self._progress.say(f"Dask dashboard: {self._workers.dashboard_link}")
 
-    def _receive(self) -> Iterator[Output]:
+    def _receive(self) -> Iterator[Saved]:
         for client, slots in enumerate(self._workers.slots_if_due() or ()):
             self._schedule.set_slots(client, slots)
         for returned in self._workers.wait(WAIT_SECONDS):
@@ -216,12 +230,12 @@ class Distribution:
             else:
                 yield from self._finish(chunk, returned.result)
 
-    def _finish(self, chunk: Chunk[tuple[Live, int]], answer: ChunkResult) -> Iterator[Output]:
+    def _finish(self, chunk: Chunk[tuple[Live, int]], answer: ChunkResult) -> Iterator[Saved]:
         """Save what a chunk brought, with one append to the ledger; then give it."""
         results = [pickle.loads(packed) for packed in answer.results]  # noqa: S301 - from our own workers
         self._schedule.finished(chunk.number, sum(result.seconds for result in results))
         first: Failure | None = None
-        outputs: list[Output] = []
+        outputs: list[Saved] = []
         with self._book.together():
             for packed in answer.introductions:
                 self._book.meet(pickle.loads(packed))  # noqa: S301
@@ -235,12 +249,12 @@ class Distribution:
         if first is not None:
             raise exception_of(first)
 
-    def _succeed(self, live: Live, result: CallResult) -> list[Output]:
+    def _succeed(self, live: Live, result: CallResult) -> list[Saved]:
         self._tally.done += 1
         step = live.call.task.step
-        if step == len(self._protocols) - 1 or not result.products:
+        if step == len(self._work.protocols) - 1 or not result.products:
             return self._book.save_outputs(
-                live, result, self._pinned.output_ids[step] if self._pinned.output_ids else None
+                live, result, self._work.pinned.output_ids[step] if self._work.pinned.output_ids else None
             )
         self._book.save_children(live, result)
         self._descend(live, result)
@@ -248,7 +262,7 @@ class Distribution:
 
     def _handle_failure(self, live: Live, result: CallResult, attempt: int) -> Failure | None:
         """Try again, or record; the failure if it is to end the run."""
-        if attempt <= self._protocols[live.call.task.step].step.retries:
+        if attempt <= self._work.protocols[live.call.task.step].step.retries:
             self._schedule.add(live.call.task.step, (live, attempt + 1))
             return None
         self._fail(live, result, attempt)
@@ -270,9 +284,8 @@ class Distribution:
 
     def _show(self) -> None:
         tally = self._tally
-        known = self._source.known_length
-        single = len(self._protocols) == 1
-        total = known if known is not None and single else tally.begun if self._schedule.exhausted else None
+        known = self._work.source.known_length if len(self._work.protocols) == 1 else None
+        total = tally.begun if self._schedule.exhausted else None if known is None else max(known, tally.begun)
         running = self._schedule.flying
         self._progress.update(Counts(tally.done, tally.failed, running, tally.earlier, total))
 
@@ -287,19 +300,28 @@ class Distribution:
         return {"done": self._tally.done, "earlier": self._tally.earlier, "failed": self._tally.failed}
 
 
-def job_for(
-    run: str, protocol: PlannedProtocol, calculators: Mapping[str, CalculatorSpec], seed: int, options: Options
-) -> Job:
-    """What all calls of a protocol in this run share."""
+def _jobs(work: Work, options: Options) -> tuple[Job, ...]:
+    """For each protocol, what all its calls in this run share."""
+    run, last = uuid.uuid4().hex[:12], len(work.protocols) - 1
+    return tuple(
+        job_for(run, protocol, work, options, last=step == last) for step, protocol in enumerate(work.protocols)
+    )
+
+
+def job_for(run: str, protocol: PlannedProtocol, work: Work, options: Options, *, last: bool = True) -> Job:
+    """What all calls of a protocol in a run share."""
+    saving = options.saving
     return Job(
         run=run,
         protocol=protocol.blob,
         protocol_digest=protocol.blob_digest,
-        calculators=dict(calculators),
-        seed=seed,
+        calculators=dict(work.calculators),
+        seed=work.seed,
         timeout=options.faults.timeout,
         scratch_dir=options.compute.scratch_dir,
-        drop_empty=options.saving.filter_results is not False,
+        drop_empty=saving.filter_results is not False,
+        last=last,
+        formats=saving.output_types if last or saving.save_all else (),
     )
 
 

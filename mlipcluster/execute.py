@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import pickle
 import shutil
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
-from mlipcluster.records.identity import digest
+from mlipcluster.outputs.formats import FORMATS
+from mlipcluster.outputs.rendering import parent_of
+from mlipcluster.records.identity import digest, structure_digest
 from mlipcluster.records.machine import describe_machine
-from mlipcluster.records.packing import is_portable
+from mlipcluster.records.packing import encode, freeze, is_portable
 from mlipcluster.records.seeds import call_seed, seed_everything
 
 if TYPE_CHECKING:
@@ -61,10 +64,11 @@ class Executor:
         failure = None
         try:
             protocol, keep = self._load(job)
-            with self._handed(job, call, protocol, seed) as handed:
+            wishes = self._wishes
+            with self._handed(job, call, wishes, seed) as handed:
                 leased()
                 clock = time.perf_counter()
-                for value in _values(protocol, call, handed):
+                for value in _values(protocol, wishes, call, handed):
                     _collect(value, job, keep, products, updates)
                 seconds = time.perf_counter() - clock
         except (KeyboardInterrupt, GeneratorExit):
@@ -115,12 +119,13 @@ class Executor:
     def _load(self, job: Job) -> tuple[Protocol, Callable[[Atoms], bool] | None]:
         if self._loaded is None or self._loaded[0] != job.protocol_digest:
             self._loaded = (job.protocol_digest, *cloudpickle.loads(job.protocol))
+            self._wishes = Wishes.of(self._loaded[1])
         return self._loaded[1], self._loaded[2]
 
     @contextlib.contextmanager
-    def _handed(self, job: Job, call: Call, protocol: Protocol, seed: int) -> Iterator[dict[str, Any]]:
+    def _handed(self, job: Job, call: Call, wishes: Wishes, seed: int) -> Iterator[dict[str, Any]]:
         """What the protocol's signature asks for; the calculators are in a defined state."""
-        wanted = wanted_names(protocol)
+        wanted = wishes.handed
         with contextlib.ExitStack() as stack:
             handed: dict[str, Any] = {"seed": seed, "task": call.task}
             names = _calculators_wanted(wanted, job, call)
@@ -148,21 +153,49 @@ class Executor:
                     self._introduction = None
 
 
-def wanted_names(protocol: Protocol) -> frozenset[str]:
-    """Names among `HANDED` that a protocol's signature asks for; ``**kwargs`` asks for all."""
-    parameters = inspect.signature(protocol).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return frozenset(HANDED)
-    return frozenset(p.name for p in parameters) & frozenset(HANDED)
+@dataclass(frozen=True)
+class Wishes:
+    """What a protocol's signature asks for.
 
+    Attributes
+    ----------
+    names : frozenset of str
+        Its parameters' names.
+    anything : bool
+        Whether it takes ``**kwargs``.
+    required : frozenset of str
+        Those without a default.
+    first : str, optional
+        Its first parameter, where that can be given by position: the structure's, unless it has another's name.
+    """
 
-def takes_atoms(protocol: Protocol, kwargs: Mapping[str, Any]) -> bool:
-    """Whether the first positional parameter of a protocol is its structure."""
-    for parameter in inspect.signature(protocol).parameters.values():
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            return parameter.name not in HANDED and parameter.name not in kwargs
-        return parameter.kind is parameter.VAR_POSITIONAL
-    return False
+    names: frozenset[str]
+    required: frozenset[str]
+    anything: bool
+    first: str | None
+
+    @classmethod
+    def of(cls, protocol: Protocol) -> Wishes:
+        """Read a protocol's signature."""
+        parameters = list(inspect.signature(protocol).parameters.values())
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        names = frozenset(p.name for p in named)
+        required = frozenset(p.name for p in named if p.default is p.empty)
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        by_position = bool(parameters) and parameters[0].kind not in (
+            inspect.Parameter.KEYWORD_ONLY,
+            inspect.Parameter.VAR_KEYWORD,
+        )
+        return cls(names, required, anything, parameters[0].name if by_position else None)
+
+    @property
+    def handed(self) -> frozenset[str]:
+        """Names among `HANDED` that it asks for; ``**kwargs`` asks for all."""
+        return frozenset(HANDED) if self.anything else self.names & frozenset(HANDED)
+
+    def takes_atoms(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether its first parameter is the structure."""
+        return self.first is not None and self.first not in HANDED and self.first not in kwargs
 
 
 def describe_failure(error: BaseException) -> Failure:
@@ -183,12 +216,10 @@ def _calculators_wanted(wanted: frozenset[str], job: Job, call: Call) -> list[st
     return [call.task.calculator] if "calc" in wanted and call.task.calculator in job.calculators else []
 
 
-def _values(protocol: Protocol, call: Call, handed: dict[str, Any]) -> Iterator[Any]:
+def _values(protocol: Protocol, wishes: Wishes, call: Call, handed: dict[str, Any]) -> Iterator[Any]:
     """Call the protocol and give what it returns or yields, one by one."""
-    parameters = inspect.signature(protocol).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    own = {name: value for name, value in call.kwargs.items() if takes_any or name in parameters}
-    arguments = (call.atoms,) if takes_atoms(protocol, call.kwargs) else ()
+    own = {name: value for name, value in call.kwargs.items() if wishes.anything or name in wishes.names}
+    arguments = (pickle.loads(call.structure) if call.structure else None,) if wishes.takes_atoms(call.kwargs) else ()  # noqa: S301
     result = protocol(*arguments, **{**handed, **own})
     if inspect.isgenerator(result) or isinstance(result, (list, tuple)):
         yield from result
@@ -203,8 +234,7 @@ def _collect(
         return
     if isinstance(value, Atoms):
         if (len(value) or not job.drop_empty) and (keep is None or keep(value)):
-            frozen = freeze(value)
-            products.append(Product(frozen, scores_of(frozen)))
+            products.append(_product(freeze(value), job))
     elif isinstance(value, dict):
         if updates:
             raise ProtocolError("the protocol gave more than one dict; give one with all updates of keyword arguments.")
@@ -216,16 +246,18 @@ def _collect(
         )
 
 
-def freeze(atoms: Atoms) -> Atoms:
-    """Copy a structure as it is now, with those results of its calculator that belong to it as it is now."""
-    frozen = atoms.copy()
-    calculator = atoms.calc
-    results = getattr(calculator, "results", None)
-    if results and not calculator.check_state(atoms):
-        frozen.calc = SinglePointCalculator(frozen)
-        # Past the constructor, which refuses results that ASE has no name for.
-        frozen.calc.results.update({k: v.copy() if isinstance(v, np.ndarray) else v for k, v in results.items()})
-    return frozen
+def _product(atoms: Atoms, job: Job) -> Product:
+    packed = encode(atoms)
+    return Product(
+        atoms.get_chemical_formula(),
+        packed,
+        digest(packed),
+        scores_of(atoms),
+        b"" if job.last else pickle.dumps(atoms),
+        "" if job.last else structure_digest(atoms),
+        {name: FORMATS[name].frame(atoms) for name in job.formats},
+        parent_of(atoms),
+    )
 
 
 def scores_of(atoms: Atoms) -> dict[str, Any]:
@@ -251,9 +283,9 @@ def _score(value: Any) -> Any:
         return value
     if isinstance(value, np.generic):
         return _score(value.item())
-    if isinstance(value, np.ndarray) and value.ndim <= 1 and value.size <= 16 and value.dtype.kind in "bif":  # noqa: PLR2004
+    if isinstance(value, np.ndarray) and value.ndim <= 1 and value.size <= 16 and value.dtype.kind in "bif":
         return value.tolist()
-    if isinstance(value, (list, tuple)) and is_portable(value) and len(value) <= 16:  # noqa: PLR2004
+    if isinstance(value, (list, tuple)) and is_portable(value) and len(value) <= 16:
         return list(value) if all(isinstance(v, (bool, int, float, str)) for v in value) else None
     return None
 

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,8 @@ from ase import Atoms
 
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.distribute import Distribution, Pinned, job_for
+from mlipcluster.calls import Job
+from mlipcluster.distribute import Distribution, Pinned, Work
 from mlipcluster.errors import InputError, MismatchError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
 from mlipcluster.files import RunFolder
@@ -31,7 +32,7 @@ from mlipcluster.progress import Progress
 from mlipcluster.recorder import Told
 from mlipcluster.records.git import GitState, check, inspect
 from mlipcluster.records.seeds import new_root
-from mlipcluster.runbook import RunBook
+from mlipcluster.runbook import RunBook, Saved
 from mlipcluster.tasks import Tasks, TaskSource
 from mlipcluster.workers import Workers
 
@@ -83,7 +84,7 @@ class MLIPCluster:
     >>> results = MLIPCluster("structures/*.cif", "emt", output_path="runs/relax").distribute(relax)  # doctest: +SKIP
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the public face; everything else is in the groups of options
         self,
         tasks: Tasks | None = None,
         calculator: Calculator | None = None,
@@ -166,7 +167,7 @@ class MLIPCluster:
         told = ProtocolOptions(retries, resources, priorities, clients_indices)
         slots: set[str] = set()
         for _ in self._run(protocols, told, slots):
-            pass
+            pass  # each is in the folder already
         lines = Ledger(self.folder.ledger).entries()
         return Results((line for line in lines if line["slot"] in slots), self.folder.root)
 
@@ -183,9 +184,9 @@ class MLIPCluster:
         Outputs that were finished earlier are not given again; `distribute` returns them all.
         """
         told = ProtocolOptions(retries, resources, priorities, clients_indices)
-        return self._run(protocols, told, set())
+        return (saved.output() for saved in self._run(protocols, told, set()))
 
-    def _run(self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]) -> Iterator[Output]:
+    def _run(self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]) -> Iterator[Saved]:
         keep = self.options.saving.filter_results
         planned = plan_protocols(protocols, told, keep if callable(keep) else None, self._workers.count)
         self._check_pinned(len(planned))
@@ -202,21 +203,11 @@ class MLIPCluster:
             stack.push(self._end)
             seed = self._root_seed(book)
             book.begin(Told(planned, self._calculators, self._nstruct, seed, self.options.about, git, _version()))
-            facts = self._facts(planned, book, seed)
+            facts = self._facts(planned, book)
+            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
             progress = stack.enter_context(Progress(self._title(planned), shown=self.options.showing.progress))
-            distribution = Distribution(
-                self._source,
-                planned,
-                self._calculators,
-                facts,
-                seed,
-                self._pinned,
-                self.options,
-                book,
-                self._workers,
-                progress,
-            )
-            yield from distribution.outputs()
+            distribution = Distribution(work, self.options, book, self._workers, progress)
+            yield from distribution.saved()
             self._tell(book, distribution, progress)
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -229,14 +220,14 @@ class MLIPCluster:
             return self._seed
         return new_root() if known is None else known
 
-    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook, seed: int) -> CalculatorFacts:
+    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook) -> CalculatorFacts:
         """Ask the calculators what they are, unless nothing has changed since they were asked."""
         used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
         cache = self.folder.root / "calculators.json"
         facts = None if self._workers.started and not self._workers.own else facts_here(used, cache)
         if facts is None:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
-            introduction = self._workers.introduce(job_for("asking", planned[0], used, seed, self.options))
+            introduction = self._workers.introduce(Job.asking(used, self.options.compute.scratch_dir))
             with book.together():
                 book.meet(introduction)
             remember(introduction, used, cache)
@@ -255,8 +246,8 @@ class MLIPCluster:
         if first is None:
             raise InputError("there are no tasks; give at least one structure, file name or dictionary.")
         if first.error is None:
-            check_keywords(planned, first.atoms, first.kwargs)
-        if not self._calculators and any("calc" in _required(p.function) for p in planned):
+            check_keywords(planned, first.kwargs)
+        if not self._calculators and any("calc" in p.wishes.required for p in planned):
             raise InputError(
                 "a protocol asks for calc, but the run has no calculator; give calculator='emt' or another."
             )
@@ -314,11 +305,6 @@ def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not number >= least:
         raise InputError(f"{name}={value!r}: give a whole number, {least} or more.")
     return int(number)
-
-
-def _required(function: Callable[..., Any]) -> set[str]:
-    parameters = python_inspect.signature(function).parameters.values()
-    return {p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
 
 
 def _repository(planned: Sequence[PlannedProtocol]) -> GitState | None:

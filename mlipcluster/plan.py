@@ -15,7 +15,7 @@ import cloudpickle
 from ase import Atoms
 
 from mlipcluster.errors import InputError, ProtocolError
-from mlipcluster.execute import HANDED, takes_atoms, wanted_names
+from mlipcluster.execute import HANDED, Wishes
 from mlipcluster.records.source import ProtocolSource, describe, user_modules
 from mlipcluster.schedule import Step
 
@@ -41,8 +41,8 @@ class PlannedProtocol:
     blob_digest : str
     step : Step
         How its calls are submitted.
-    wanted : frozenset of str
-        What it asks for beside its task's keyword arguments.
+    wishes : Wishes
+        What its signature asks for.
     """
 
     function: Callable[..., Any]
@@ -51,7 +51,12 @@ class PlannedProtocol:
     blob: bytes
     blob_digest: str
     step: Step
-    wanted: frozenset[str]
+    wishes: Wishes
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What it asks for beside its task's keyword arguments."""
+        return self.wishes.handed
 
     @property
     def name(self) -> str:
@@ -116,7 +121,7 @@ def plan_protocols(
     return tuple(planned)
 
 
-def check_keywords(protocols: Sequence[PlannedProtocol], atoms: Atoms | None, kwargs: Mapping[str, Any]) -> None:
+def check_keywords(protocols: Sequence[PlannedProtocol], kwargs: Mapping[str, Any]) -> None:
     """Hold a task's keyword arguments against what the protocols take.
 
     Raises
@@ -124,26 +129,21 @@ def check_keywords(protocols: Sequence[PlannedProtocol], atoms: Atoms | None, kw
     ProtocolError
         No protocol takes one of them, or the first protocol lacks one that it needs.
     """
-    known: set[str] = set()
-    for protocol in protocols:
-        parameters = inspect.signature(protocol.function).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return
-        known |= set(parameters)
-    for name in sorted(set(kwargs) - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"they take {', '.join(sorted(known))}."
-        raise ProtocolError(f"no protocol takes the keyword argument {name!r}; {hint}")
+    if kwargs and not any(protocol.wishes.anything for protocol in protocols):
+        known = frozenset[str]().union(*(protocol.wishes.names for protocol in protocols))
+        for name in sorted(set(kwargs) - known):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they take {', '.join(sorted(known))}."
+            raise ProtocolError(f"no protocol takes the keyword argument {name!r}; {hint}")
     first = protocols[0]
-    try:
-        given = {name for name in inspect.signature(first.function).parameters if name in kwargs or name in HANDED}
-        positional = (atoms,) if takes_atoms(first.function, kwargs) else ()
-        inspect.signature(first.function).bind(*positional, **dict.fromkeys(given))
-    except TypeError as error:
-        text = (
-            f"protocol {first.short_name!r} cannot be called with this task: {error}. Its tasks bring {sorted(kwargs)}."
+    missing = first.wishes.required - set(kwargs) - set(HANDED)
+    if first.wishes.takes_atoms(kwargs):
+        missing -= {first.wishes.first}
+    if missing:
+        raise ProtocolError(
+            f"protocol {first.short_name!r} needs {', '.join(map(repr, sorted(missing)))}; its task does not bring it. "
+            'Give it as a keyword argument of the task: {"atoms": …, "' + min(missing) + '": …}.'
         )
-        raise ProtocolError(text) from None
 
 
 @contextlib.contextmanager
@@ -199,6 +199,4 @@ def _plan(function: Any, step: Step, keep: Callable[[Atoms], bool] | None) -> Pl
             "let it read what is large from a file.",
             stacklevel=2,
         )
-    return PlannedProtocol(
-        function, source, pickled, blob, hashlib.sha256(blob).hexdigest(), step, wanted_names(function)
-    )
+    return PlannedProtocol(function, source, pickled, blob, hashlib.sha256(blob).hexdigest(), step, Wishes.of(function))

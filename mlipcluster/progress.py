@@ -81,7 +81,7 @@ class Progress:
         """Note the counts; they are shown if the last time is long enough ago."""
         self._counts = counts
         now = time.monotonic()
-        if self._view is not None and now - self._last > 0.2:  # noqa: PLR2004 - five times a second is enough
+        if self._view is not None and now - self._last > 0.2:
             self._last = now
             self._view.show(counts, now - self._start)
 

@@ -25,10 +25,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
 from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
+
+if TYPE_CHECKING:
+    from mlipcluster.execute import Executor
 
 PRINTED_KEPT = 1 << 16
 """Bytes kept of what a call prints: the last ones."""
@@ -367,30 +370,26 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
             if message[:1] == _INTRODUCE:
                 send(_INTRODUCTION, pickle.dumps(_introduce(executor, body)))
             else:
-                _run_chunk(executor, *body, introduced, send)
+                job, payload, start = body
+                _run_calls(executor, (job, pickle.loads(payload)[start:]), introduced, send)  # noqa: S301
     pool.close()
 
 
-def _introduce(executor: Any, job: Job) -> Introduction | Failure:
+def _introduce(executor: Executor, job: Job) -> Introduction | Failure:
     from mlipcluster.execute import describe_failure
 
     try:
-        return executor.introduce(job, start=True)  # type: ignore[no-any-return]
+        return executor.introduce(job, start=True)
     except Exception as error:  # noqa: BLE001 - told to the worker, which raises it
         return describe_failure(error)
 
 
-def _run_chunk(
-    executor: Any,
-    job: Job,
-    payload: bytes,
-    start: int,
-    introduced: set[tuple[str, str]],
-    send: Callable[..., None],
+def _run_calls(
+    executor: Executor, work: tuple[Job, tuple[Call, ...]], introduced: set[tuple[str, str]], send: Callable[..., None]
 ) -> None:
-    calls: tuple[Call, ...] = pickle.loads(payload)  # noqa: S301
+    job, calls = work
     announce = (lambda: send(_STARTED)) if job.timeout else (lambda: None)
-    for call in calls[start:]:
+    for call in calls:
         result = executor.run(job, call, announce)
         if (job.run, result.introduction) not in introduced:
             introduced.add((job.run, result.introduction))

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ase import Atoms
-
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Call, CallResult, Introduction, Product
 from mlipcluster.options import About
 from mlipcluster.plan import PlannedProtocol
 from mlipcluster.records.git import GitState
-from mlipcluster.records.identity import Parts, digest
+from mlipcluster.records.identity import Parts
 from mlipcluster.records.packing import encode
 from mlipcluster.records.record import SCHEMA
 from mlipcluster.tasks import Task
@@ -146,7 +144,8 @@ class Recorder:
                 "machine": met.introduction.machine,
                 "times": {"started": utc(result.started), "seconds": list(trail.seconds)},
                 "printed": result.printed,
-                "result": _result(product.atoms) if product else None,
+                "result": {"atoms": product.packed, "digest": product.digest} if product else None,
+                **({"parent": product.parent} if product and product.parent else {}),
             },
             "scores": product.scores if product else {},
         }
@@ -191,16 +190,10 @@ class _Met:
 _NOBODY = _Met(Introduction("", {}, {}, {}))
 
 
-def output_name(live: Live, atoms: Atoms | None, index: int, count: int) -> str:
+def output_name(live: Live, formula: str, index: int, count: int) -> str:
     """Name of an output: its formula, its identity, and its number where there are several."""
-    formula = atoms.get_chemical_formula() if atoms is not None and len(atoms) else "task"
-    name = f"{formula[:40]}-{live.parts.identity()[:12]}"
+    name = f"{formula[:40] or 'task'}-{live.parts.identity()[:12]}"
     return f"{name}-{index}" if count > 1 else name
-
-
-def _result(atoms: Atoms) -> dict[str, Any]:
-    packed = encode(atoms)
-    return {"atoms": packed, "digest": digest(packed)}
 
 
 def utc(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,19 +14,20 @@ from typing import Any
 
 from ase import Atoms
 
-from mlipcluster.calls import CallResult, Introduction
+from mlipcluster.calls import CallResult, Introduction, Product
 from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.errors import MLIPClusterError, RunFolderError
 from mlipcluster.files import RunFolder, write_atomic
 from mlipcluster.options import Saving
-from mlipcluster.outputs.entries import newest_by_slot
+from mlipcluster.outputs.entries import missing_files, newest_by_slot
 from mlipcluster.outputs.failure import write_failure
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output
 from mlipcluster.outputs.rendering import Renderer
-from mlipcluster.records.identity import Parts
-from mlipcluster.records.packing import decode, encode, is_portable
 from mlipcluster.recorder import Live, Recorder, Told, output_name, utc
+from mlipcluster.records.identity import Parts, digest, structure_digest
+from mlipcluster.records.packing import decode, encode
+from mlipcluster.records.record import seal
 
 RUN_SCHEMA = 1
 
@@ -44,6 +46,21 @@ class Found:
 
     status: str
     result: CallResult | None = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An output in the run folder; its structure is unpacked when somebody asks for it."""
+
+    name: str
+    packed: Mapping[str, Any] = field(repr=False)
+    scores: Mapping[str, Any] = field(repr=False)
+    record: Mapping[str, Any] = field(repr=False)
+    path: Path | None = None
+
+    def output(self) -> Output:
+        """The output itself."""
+        return Output(self.name, decode(self.packed, trust=True), self.scores, self.record, self.path)
 
 
 @dataclass
@@ -72,7 +89,9 @@ class RunBook:
         self._intermediate = Ledger(folder.intermediate)
         self._known: dict[str, _Known] = {}
         self._children: dict[str, int] = {}
-        self._renderers = [Renderer(form, saving.compression) for form in saving.output_types]
+        # Not flushed to the disk one by one: the death of any process harms no file, and after a power cut a damaged
+        # one is told by its digest.
+        self._renderers = [Renderer(form, saving.compression, durable=False) for form in saving.output_types]
         self._recorder: Recorder | None = None
         self._lines: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         self._count = 0
@@ -148,29 +167,27 @@ class RunBook:
             self._intermediate.append(lines[1])
             self._ledger.append(lines[0])
 
-    def save_outputs(self, live: Live, result: CallResult, only: int | None = None) -> list[Output]:
+    def save_outputs(self, live: Live, result: CallResult, only: int | None = None) -> list[Saved]:
         """Write a call's final outputs (or *only* one of them), or that it gave none; give those without a line yet."""
         return self._save(live, result, final=True, only=only)
 
-    def save_children(self, live: Live, result: CallResult) -> list[Output]:
+    def save_children(self, live: Live, result: CallResult) -> list[Saved]:
         """Keep a call's outputs for the protocol that works on them next."""
-        products = [product.atoms for product in result.products]
-        if is_portable(products) and is_portable(result.updates):  # otherwise a rerun makes this call once more
-            self._lines[1].append(self._child_entry(live, result))
+        self._lines[1].append(self._child_entry(live, result))
         return self._save(live, result, final=False) if self.saving.save_all else []
 
     def save_failure(self, live: Live, result: CallResult, attempts: int) -> None:
         """Write a failure: its file, then its line."""
         failure = result.failure
         assert failure is not None
-        name = output_name(live, live.task.atoms, 0, 1)
+        name = output_name(live, formula_of(live), 0, 1)
         record = self.recorder.record(live, result, None, (name, live.call.task.lineage))
         error = {"type": failure.type_name, "message": failure.message}
         payload = {
             "error": {**error, "traceback": failure.traceback, "attempts": attempts},
             "printed": result.printed,
             "source": live.task.source,
-            "input": {"structure": _packed(live.call.atoms), "kwargs": _packed(live.call.kwargs)},
+            "input": {"structure": _packed(structure_of(live)), "kwargs": _packed(live.call.kwargs)},
             "record": record,
         }
         path = write_failure(self.folder.failures, name, payload)
@@ -187,7 +204,7 @@ class RunBook:
         for packed in [introduction.environment, *(c["environment"] for c in introduction.calculators.values())]:
             self._keep_environment(Environment.from_json(packed))
 
-    def _save(self, live: Live, result: CallResult, *, final: bool, only: int | None = None) -> list[Output]:
+    def _save(self, live: Live, result: CallResult, *, final: bool, only: int | None = None) -> list[Saved]:
         known = self._known.get(live.slot)
         have = known.have if known and known.parts == live.parts else set()
         count = len(result.products)
@@ -195,29 +212,32 @@ class RunBook:
         for index, product in enumerate(result.products):
             if index in have or only not in (None, index):
                 continue
-            name = output_name(live, product.atoms, index, count)
-            record = self.recorder.record(live, result, product, (name, (*live.call.task.lineage, index)))
-            path = self._write(product.atoms, record)
+            name = output_name(live, product.formula, index, count)
+            record: dict[str, Any] = {}
+            if self._renderers or self.saving.simulation_records_in_scorefile:
+                record = self.recorder.record(live, result, product, (name, (*live.call.task.lineage, index)))
+            path = self._write(product, record)
             entry = self._entry(live, result, "output", name, output=[index, count], final=final)
             entry["file"] = path.relative_to(self.folder.root).as_posix() if path else None
             entry["scores"] = product.scores
-            entry["result_digest"] = record["metadata"]["result"]["digest"]
+            entry["result_digest"] = product.digest
             if self.saving.simulation_records_in_scorefile:
-                entry["record"] = record
+                entry["record"] = seal(record)
             entries.append(entry)
-            outputs.append(Output(name, product.atoms, product.scores, record, path))
+            outputs.append(Saved(name, product.packed, product.scores, record, path))
         if not count and final:
-            entries.append(self._entry(live, result, "empty", output_name(live, live.task.atoms, 0, 1)))
+            entries.append(self._entry(live, result, "empty", output_name(live, formula_of(live), 0, 1)))
         self._lines[0].extend(entries)
         return outputs
 
-    def _write(self, atoms: Atoms, record: dict[str, Any]) -> Path | None:
+    def _write(self, product: Product, record: dict[str, Any]) -> Path | None:
         path = None
         constants, self.recorder.constants = self.recorder.constants, []
         for renderer in self._renderers:
             for constant in constants:
                 renderer.constant(constant)
-            written = renderer.write(self.folder.output_folder(self._count), atoms, record)
+            frame = product.frames[renderer.format.suffix]
+            written = renderer.write(self.folder.output_folder(self._count), frame, record)
             path = path or written
         self._count += 1
         return path
@@ -257,7 +277,7 @@ class RunBook:
             "seconds": result.seconds,
             "introduction": result.introduction,
             "updates": encode(result.updates),
-            "products": [encode(product.atoms) for product in result.products],
+            "products": [product.packed for product in result.products],
         }
 
     def _find_children(self, live: Live) -> Found | None:
@@ -270,13 +290,19 @@ class RunBook:
         if changed:
             self.again[self._reason(changed, live, parts)] += 1
             return None
-        return Found("children", _result_from(entry))
+        try:
+            return Found("children", _result_from(entry))
+        except MLIPClusterError:  # it holds pickles, which are never loaded from files: the call is made once more
+            return None
 
     def _read(self) -> None:
-        for slot, entries in newest_by_slot(e for e in self._ledger.entries() if e.get("final", True)).items():
+        calls = newest_by_slot(e for e in self._ledger.entries() if e.get("final", True))
+        lines = (entry for entries in calls.values() for entry in entries)
+        gone = {entry["file"] for entry in missing_files(lines, self.folder.root)}
+        for slot, entries in calls.items():
             first = entries[0]
             output = first.get("output") or (0, 0)
-            have = {e["output"][0] for e in entries if e.get("output")}
+            have = {e["output"][0] for e in entries if e.get("output") and e["file"] not in gone}
             self._known[slot] = _Known(Parts.from_json(first["parts"]), first["status"], output[1], have)
             self._count += len(have)
         for position, entry in self._intermediate.positions():
@@ -339,7 +365,7 @@ class RunBook:
         if old is None or new is None:
             return ""
         lines = difference(Environment.from_json(old), Environment.from_json(new))
-        return f" ({'; '.join(lines[:3])}{'; …' if len(lines) > 3 else ''})"  # noqa: PLR2004
+        return f" ({'; '.join(lines[:3])}{'; …' if len(lines) > 3 else ''})"
 
     def _source_file(self, name: str, digest: str) -> Path:
         return self.folder.root / "protocols" / f"{name}-{digest[:16]}.json"
@@ -385,12 +411,28 @@ def _summary(told: Told) -> dict[str, Any]:
 
 
 def _result_from(entry: Mapping[str, Any]) -> CallResult:
-    from mlipcluster.calls import Product
-
-    products = tuple(Product(decode(packed), {}) for packed in entry["products"])
+    products = tuple(_revived(packed) for packed in entry["products"])
     return CallResult(
         entry["seed"], entry["started"], entry["seconds"], entry["introduction"], products, decode(entry["updates"])
     )
+
+
+def _revived(packed: dict[str, Any]) -> Product:
+    atoms = decode(packed)
+    return Product(
+        atoms.get_chemical_formula(), packed, digest(packed), {}, pickle.dumps(atoms), structure_digest(atoms)
+    )
+
+
+def formula_of(live: Live) -> str:
+    """Formula of the structure that a call was given."""
+    atoms = structure_of(live)
+    return "" if atoms is None else str(atoms.get_chemical_formula())
+
+
+def structure_of(live: Live) -> Atoms | None:
+    """The structure that a call was given."""
+    return pickle.loads(live.call.structure) if live.call.structure else None  # noqa: S301 - pickled by this run
 
 
 def _packed(value: Any) -> Any:
@@ -409,4 +451,4 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 def _short(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) < 200 else f"{text[:200]}…"  # noqa: PLR2004
+    return text if len(text) < 200 else f"{text[:200]}…"

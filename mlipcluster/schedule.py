@@ -91,10 +91,7 @@ class Schedule(Generic[T]):
     @property
     def hungry(self) -> bool:
         """Whether the first protocol could use more tasks than are ready."""
-        client = self.steps[0].client
-        return (
-            not self.exhausted and self._room(client) > 0 and len(self._ready[0]) < self._sizes[0] * self._room(client)
-        )
+        return not self.exhausted and len(self._ready[0]) < self._sizes[0] and self._room(self.steps[0].client) > 0
 
     @property
     def idle(self) -> bool:
@@ -117,6 +114,7 @@ class Schedule(Generic[T]):
             ready = self._ready[step]
             if not ready or self._room(self.steps[step].client) <= 0:
                 continue
+            entries: tuple[_Entry[T], ...]
             if ready[0].lost:  # alone, so that a call that ends workers is told from its siblings
                 entries = (ready.popleft(),)
             else:

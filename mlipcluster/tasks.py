@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from ase import Atoms
 from ase.io import iread
 
 from mlipcluster.errors import InputError, StructureError
+from mlipcluster.outputs.rendering import forget_record
 from mlipcluster.records.identity import task_key
 
+SMALLEST_VOLUME = 1e-6
+"""Å³; a periodic cell of less is a mistake."""
 MISSING_STRUCTURE = "no file matches {!r}; give the name of an existing structure file, or a pattern that matches some."
 
 
@@ -84,20 +88,19 @@ class TaskSource:
         self._spent = False
         self.duplicates: list[str] = []
 
-    @property
+    @cached_property
     def known_length(self) -> int | None:
-        """Number of tasks, where it can be told without reading them."""
+        """Number of tasks, as far as it can be told without reading them; a file counts as one structure at least."""
         tasks = self._tasks
-        if _names_files(tasks):
-            return None
-        if tasks is None or isinstance(tasks, (Atoms, Mapping)):
+        if isinstance(tasks, (list, tuple)):
+            count = sum(len(_matches(task)) if isinstance(task, (str, os.PathLike)) else 1 for task in tasks)
+        elif isinstance(tasks, (str, os.PathLike)):
+            count = len(_matches(tasks))
+        elif tasks is None or isinstance(tasks, (Atoms, Mapping)):
             count = 1
-        elif isinstance(tasks, (list, tuple)) and not any(map(_names_files, tasks)):
-            count = len(tasks)
         else:
             return None
-        repeats = self._nstruct if self._replicate is None else 1
-        return count * repeats * len(self._calculators)
+        return count * (self._nstruct if self._replicate is None else 1) * len(self._calculators)
 
     def peek(self) -> Task | None:
         """The first task, without taking it; None if there is none."""
@@ -125,7 +128,7 @@ class TaskSource:
                 # A task handed in twice is another repeat of the first: its own seed, its own outputs.
                 repeat = seen[task.key] * self._nstruct
                 seen[task.key] += 1
-                if seen[task.key] == 2:  # noqa: PLR2004 - told once
+                if seen[task.key] == 2:
                     self.duplicates.append(task.source)
                 for replicate in range(repeat, repeat + self._nstruct):
                     if task.error is not None and replicate > repeat:
@@ -171,11 +174,18 @@ def check_structure(atoms: Atoms, source: str) -> None:
     cell = atoms.cell.array
     if not np.isfinite(cell).all():
         raise StructureError(f"{source}: the cell is not finite; mend the structure.")
-    if atoms.pbc.any() and np.linalg.matrix_rank(cell[atoms.pbc]) < atoms.pbc.sum():
+    if atoms.pbc.any() and not _spans(cell[atoms.pbc]):
         raise StructureError(
             f"{source} is periodic (pbc={atoms.pbc.tolist()}), but its cell vectors there are zero or dependent; "
             "set the cell, or pbc=False."
         )
+
+
+def _spans(vectors: np.ndarray) -> bool:
+    """Whether cell vectors are independent."""
+    if len(vectors) == 3:
+        return bool(abs(np.dot(vectors[0], np.cross(vectors[1], vectors[2]))) > SMALLEST_VOLUME)
+    return bool(np.linalg.matrix_rank(vectors) == len(vectors))
 
 
 def _with_replicate(task: Task, replicate: int) -> Task:
@@ -217,20 +227,22 @@ _NOT_A_TASK = (
 )
 
 
-def _names_files(given: Any) -> bool:
-    """Whether it stands for as many tasks as its files have frames."""
-    return isinstance(given.get("atoms") if isinstance(given, Mapping) else given, (str, os.PathLike))
-
-
 def _named(given: Any, source: str) -> str:
     atoms = given.get("atoms") if isinstance(given, Mapping) else given
-    return f"{source} ({atoms.get_chemical_formula()})" if isinstance(atoms, Atoms) and len(atoms) else source
+    return os.fspath(atoms) if isinstance(atoms, (str, os.PathLike)) else source
+
+
+def _matches(pattern: str | os.PathLike[str]) -> list[str]:
+    """Files that a name or pattern stands for, in the order of their names; the name itself if there is none."""
+    path = os.path.expanduser(os.fspath(pattern))
+    if os.path.exists(path) or not glob.has_magic(path):
+        return [path]
+    return sorted(glob.glob(path, recursive=True))
 
 
 def _files(pattern: str) -> Iterator[tuple[str, Any]]:
-    """Each frame of each file that a name or pattern stands for, in the order of their names."""
-    path = os.path.expanduser(pattern)
-    names = [path] if os.path.exists(path) or not glob.has_magic(path) else sorted(glob.glob(path, recursive=True))
+    """Each frame of each file that a name or pattern stands for."""
+    names = _matches(pattern)
     if not names or not os.path.exists(names[0]):
         yield pattern, StructureError(MISSING_STRUCTURE.format(pattern))
         return
@@ -247,7 +259,7 @@ def _frames(name: str) -> Iterator[tuple[str, Any]]:
         for frame, atoms in enumerate(iread(name, index=":")):
             yield f"{Path(name).name}#{frame}", atoms
         if frame < 0:
-            raise StructureError("it holds no structure")  # noqa: TRY301 - told like any other reader's complaint
+            raise StructureError("it holds no structure")
     except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever they stumble over
         text = f"{name} cannot be read as a structure: {type(error).__name__}: {error}. Mend the file or leave it out."
         failure = StructureError(text)
@@ -269,7 +281,7 @@ def _split(given: Any) -> tuple[Atoms | None, dict[str, Any]]:
 
 def _normalised(atoms: Atoms) -> Atoms:
     """A plain copy: no calculator, and ASE's space group object as the symbol it stands for."""
-    plain = atoms.copy()
+    plain: Atoms = forget_record(atoms).copy()
     group = plain.info.get("spacegroup")
     if group is not None and hasattr(group, "symbol"):
         plain.info["spacegroup"] = str(group.symbol)

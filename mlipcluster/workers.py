@@ -1,4 +1,4 @@
-"""The Dask side of a run: starts workers when the first chunk goes out, submits, gathers, and closes what it started."""
+"""The Dask side of a run: starts workers when they are needed, submits, gathers, closes what it started."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Workers:
         self._clients = list(clients)
         self._log = log
         self._cluster: SpecCluster | None = None
-        self._futures: dict[int, Future] = {}
-        self._done: queue.SimpleQueue[tuple[int, Future]] = queue.SimpleQueue()
+        self._futures: dict[int, Future[Any]] = {}
+        self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._looked = 0.0
         self._runs: set[str] = set()
 
@@ -114,7 +114,7 @@ class Workers:
         self.start()
         self._runs.add(job.run)
         client = self._clients[0]
-        future = client.submit(introduce, job, pure=False, key=f"introduce-{job.run}")
+        future = client.submit(introduce, job, pure=False)
         answer: Introduction = _result(future)
         return answer
 
@@ -174,7 +174,7 @@ class Workers:
         self._futures.clear()
 
 
-def _gathered(future: Future) -> ChunkResult | None:
+def _gathered(future: Future[Any]) -> ChunkResult | None:
     try:
         result: ChunkResult = _result(future)
     except KilledWorker:
@@ -182,14 +182,14 @@ def _gathered(future: Future) -> ChunkResult | None:
     return result
 
 
-def _result(future: Future) -> Any:
+def _result(future: Future[Any]) -> Any:
     try:
         return future.result()
     except (KilledWorker, MLIPClusterError):
         raise
     except Exception as error:  # calls keep their own exceptions to themselves: this is Dask's or the network's
         raise RunError(
-            f"the workers could not be reached or could not work ({type(error).__name__}: {error}). Everything finished "
+            f"the workers failed ({type(error).__name__}: {error}). All that is finished "
             "is saved; see the log of the workers, then run the same again to go on."
         ) from error
 

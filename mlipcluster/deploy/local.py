@@ -60,16 +60,15 @@ class Local:
         host = "tls://127.0.0.1" if security else "127.0.0.1"
         scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": self.dashboard_address}
         worker = {"cls": LoggedWorker, "options": self._worker_options(security)}
-        adaptive = self.minimum is not None
         cluster = SpecCluster(
             name="mlipcluster",
             scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
             worker=worker,
-            workers={} if adaptive else dict.fromkeys(range(self.workers), worker),
+            workers=dict.fromkeys(range(self.workers), worker) if self.minimum is None else {},
             security=security,
             silence_logs=logging.ERROR,
         )
-        if adaptive:
+        if self.minimum is not None:
             cluster.adapt(minimum=self.minimum, maximum=self.workers)
         return cluster
 
@@ -99,7 +98,7 @@ class LoggedWorker(SubprocessWorker):
 
     async def _start(self) -> None:
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
-        with open(self._log or os.devnull, "ab") as log:
+        with open(self._log or os.devnull, "ab") as log:  # noqa: ASYNC230 - a local file, once a worker
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "dask", "spec", self.scheduler, "--spec", spec),
