@@ -66,7 +66,6 @@ class Metadata(TypedDict, total=False):
     text_sha256: str  # of the output file's text without the record
     not_in_text: list[str]  # what the file's format cannot show
     parent: dict[str, str]  # output_name and digest of the record that the structure was read with
-    checksums: dict[str, str]  # of each entry, so that damage can be named
 
 
 class Record(TypedDict):
@@ -74,6 +73,7 @@ class Record(TypedDict):
 
     schema: int
     digest: str
+    digests: dict[str, str]  # of each entry: what `changes` names
     instance: Instance
     metadata: Metadata
     scores: dict[str, Any]
@@ -118,34 +118,17 @@ def build(instance: Instance, metadata: Metadata, scores: Mapping[str, Any]) -> 
 def seal(record: Mapping[str, Any]) -> Record:
     """A copy of *record* with the digests of what it now holds.
 
-    ``digest`` is the SHA-256 of the canonical JSON of everything else; ``metadata.checksums`` has the first 16 digits
-    for each entry, to name what was changed.
+    ``digest`` is the SHA-256 of the canonical JSON of everything else. ``digests`` has the first eight digits for
+    each entry of ``instance``, ``metadata`` and ``scores``, to name what was changed.
 
     Raises
     ------
     InputError
         The record is not JSON.
     """
-    body = {key: value for key, value in record.items() if key != "digest"}
-    body.setdefault("schema", SCHEMA)
-    if isinstance(body.get("metadata"), Mapping):
-        body["metadata"] = {**body["metadata"], "checksums": checksums(body)}
-    return cast("Record", {"digest": digest(body), **body})
-
-
-def checksums(record: Mapping[str, Any]) -> dict[str, str]:
-    """Checksum of each entry of ``instance`` and ``metadata`` and of each other part, and of all these under ``""``.
-
-    ``digest`` and ``metadata.checksums`` themselves are left out.
-    """
-    found: dict[str, str] = {}
-    for part, value in record.items():
-        if part in ("instance", "metadata") and isinstance(value, Mapping):
-            found.update({f"{part}.{name}": _checksum(entry) for name, entry in value.items()})
-        elif part != "digest":
-            found[part] = _checksum(value)
-    found.pop("metadata.checksums", None)
-    return found | {"": _checksum(found)}
+    content = {key: value for key, value in record.items() if key not in {"digest", "digests", "schema"}}
+    body = {"schema": record.get("schema", SCHEMA), "digests": _entry_digests(content), **content}
+    return cast("Record", {"schema": body["schema"], "digest": digest(body), **body})
 
 
 def check(record: Any) -> Record:
@@ -167,14 +150,11 @@ def check(record: Any) -> Record:
 
 def changes(record: Mapping[str, Any]) -> list[str]:
     """Names of the entries that are not what they were when *record* was sealed, e.g. ``metadata.times``."""
-    metadata = record.get("metadata")
-    before = metadata.get("checksums") if isinstance(metadata, Mapping) else None
-    if not isinstance(before, Mapping):
-        return ["metadata.checksums"]
-    if before.get("") != _checksum({name: value for name, value in before.items() if name}):
-        return ["metadata.checksums"]
-    now = checksums(record)
-    return sorted(str(name) for name in (before.keys() | now.keys()) - {""} if before.get(name) != now.get(name))
+    before = record.get("digests")
+    before = before if isinstance(before, Mapping) else {}
+    content = {key: value for key, value in record.items() if key not in {"digest", "digests", "schema"}}
+    now = _entry_digests(content)
+    return sorted(str(name) for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def to_text(record: Mapping[str, Any], indent: int | None = None) -> str:
@@ -252,7 +232,7 @@ def _check_seal(record: Mapping[str, Any]) -> None:
         named = changes(record)
         what = ", ".join(named[:10]) + (f" and {len(named) - 10} more" if len(named) > 10 else "")
         raise RecordError(
-            f"the record was changed after it was written ({what or 'its digest'}); restore the file from a copy"
+            f"the record was changed after it was written ({what or 'its digests'}); restore the file from a copy"
         )
 
 
@@ -266,5 +246,17 @@ def _check_layout(record: Mapping[str, Any]) -> None:
                 raise RecordError(f"the record's '{part}.{name}' is missing or damaged; restore the file from a copy")
 
 
-def _checksum(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()[:16]
+def _entry_digests(content: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for part, entries in content.items():
+        if isinstance(entries, Mapping):
+            for name, value in entries.items():
+                found[f"{part}.{name}"] = entry_digest(canonical(value))
+        else:
+            found[str(part)] = entry_digest(canonical(entries))
+    return found
+
+
+def entry_digest(text: str) -> str:
+    """What ``digests`` has for an entry of that canonical text: the first eight digits of its SHA-256."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:8]

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.machinery
 import importlib.util
+import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -116,6 +117,8 @@ class Graph:
             return self._add(id(function), name, function, lambda: self._function(function, name))
         inner = [cell.cell_contents for cell in function.__closure__ or () if _is_code(_contents(cell))]
         wrapped = getattr(function, "__wrapped__", None)
+        # By its own module: what wraps a user's function says it is from the user's.
+        name = f"{function.__globals__.get('__name__', '')}.{function.__code__.co_name}"
         return ["library", name, *(self._values(part, name) for part in (*inner, *([wrapped] if wrapped else ())))]
 
     def _function(self, function: types.FunctionType, name: str, with_source: bool = True) -> Any:
@@ -167,7 +170,7 @@ class Graph:
     def _global(self, owner: str, key: str, value: Any) -> Any:
         """Form of a module's global: code by its own name, data as a node called after the variable."""
         name = f"{owner}.{key}"
-        if _is_code(value) or isinstance(value, (types.BuiltinFunctionType, types.ModuleType)):
+        if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)):
             return self._values(value, name)
         return self._add(("global", owner, key), name, value, lambda: self._values(value, name))
 
@@ -236,13 +239,13 @@ class Graph:
     def _member(self, value: Any, name: str, in_source: bool) -> Any:
         """A class's attribute; of methods that the class's source shows, only what they refer to."""
         function = _unwrapped(value)
-        if function is None or not (
-            user_code.is_user_function(function) or function.__globals__.get("__name__") == self.home
-        ):
+        if function is None:
             return self._values(value, name)
-        shown = in_source and (
-            function.__code__.co_filename.startswith("<string") or source_text.function_source(function) is not None
-        )
+        if in_source and source_text.is_generated(_innermost(function)):
+            return "generated"  # by a decorator such as dataclass, of what the source shows
+        if not (user_code.is_user_function(function) or function.__globals__.get("__name__") == self.home):
+            return self._values(value, name)
+        shown = in_source and source_text.function_source(function) is not None
         return [type(value).__name__, self._function(function, name, with_source=not shown)]
 
     def _fields(self, cls: type, name: str, wanted: bool) -> Any:
@@ -300,6 +303,11 @@ def _unwrapped(value: Any) -> types.FunctionType | None:
     if isinstance(value, (staticmethod, classmethod)):
         value = value.__func__
     return value if isinstance(value, types.FunctionType) else None
+
+
+def _innermost(function: types.FunctionType) -> types.CodeType:
+    inner = inspect.unwrap(function)
+    return inner.__code__ if isinstance(inner, types.FunctionType) else function.__code__
 
 
 def _sunder(key: str) -> bool:

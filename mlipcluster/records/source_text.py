@@ -59,11 +59,12 @@ def function_source(function: types.FunctionType) -> Found | None:
 
 def class_source(cls: type) -> Found | None:
     """The source of a class; None if there is none."""
-    functions = [member for member in vars(cls).values() if isinstance(member, types.FunctionType)]
     own = [
-        f
-        for f in functions
-        if f.__qualname__ == f"{cls.__qualname__}.{f.__name__}" and f.__code__.co_name == f.__name__
+        member
+        for member in vars(cls).values()
+        if isinstance(member, types.FunctionType)
+        and member.__qualname__ == f"{cls.__qualname__}.{member.__code__.co_name}"
+        and not is_generated(member.__code__)
     ]
     for name, namespace in _class_files(cls, own):
         file = _file(name, namespace, 0)
@@ -162,6 +163,11 @@ def _same_constant(a: Any, b: Any) -> bool:
     return type(a) is type(b) and (a == b or repr(a) == repr(b)) and (isinstance(a, frozenset) or repr(a) == repr(b))
 
 
+def is_generated(code: types.CodeType) -> bool:
+    """Whether code was neither read from a file nor typed into a notebook's cell."""
+    return code.co_filename.startswith("<") and code.co_filename not in linecache.cache
+
+
 def _class_files(cls: type, own: list[types.FunctionType]) -> Iterator[tuple[str, dict[str, Any]]]:
     import sys
 
@@ -176,7 +182,7 @@ def _class_files(cls: type, own: list[types.FunctionType]) -> Iterator[tuple[str
 
 def _file(name: str, namespace: dict[str, Any], flags: int) -> _File | None:
     if name.startswith("<") and name not in linecache.cache:
-        return None
+        return None  # typed at a prompt, or generated
     linecache.checkcache(name)
     return _parsed(name, "".join(linecache.getlines(name, namespace)), flags)
 

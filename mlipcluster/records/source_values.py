@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from mlipcluster.records.canonical import canonical
 from mlipcluster.records.packing import encode
 
 LIMIT = 1_000_000  # values; what is larger is data, not code, and is not read
@@ -69,7 +68,7 @@ class Values:
         if kind in {dict, collections.OrderedDict, types.MappingProxyType}:
             return [kind.__name__, self._items(value)]
         if kind in {set, frozenset}:
-            return [kind.__name__, sorted((self.form(item) for item in value), key=canonical)]
+            return [kind.__name__, [self.form(item) for item in sorted(value, key=_order)]]
         if isinstance(value, (type, types.FunctionType, types.ModuleType)):
             return self.code(value)
         for types_, method in _METHODS:
@@ -78,7 +77,7 @@ class Values:
         return self._other(value, kind)
 
     def _items(self, value: Mapping[Any, Any]) -> list[Any]:
-        return sorted(([self.form(key), self.form(item)] for key, item in value.items()), key=canonical)
+        return [[self.form(key), self.form(value[key])] for key in sorted(value, key=_order)]
 
     def _other(self, value: Any, kind: type) -> Any:
         package = kind.__module__.partition(".")[0]
@@ -116,6 +115,19 @@ class Values:
 
 def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _order(key: Any) -> tuple[str, Any]:
+    """By what members of sets and keys of dicts are sorted: nothing that another process would see otherwise."""
+    kind = type(key)
+    if kind in _NUMBERS or kind is float:
+        return kind.__name__, repr(key)
+    if kind is tuple:
+        return "tuple", [_order(item) for item in key]
+    if kind is frozenset:
+        return "frozenset", sorted(_order(item) for item in key)
+    named = key if hasattr(key, "__qualname__") else kind
+    return "object", f"{named.__module__}.{named.__qualname__}"
 
 
 def _is_ase(kind: type) -> bool:

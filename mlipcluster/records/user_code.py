@@ -53,7 +53,7 @@ def is_user_file(file: str) -> bool:
     """Whether a file or folder is neither installed nor part of Python."""
     if file.startswith("<frozen"):
         return False
-    path = Path(os.path.abspath(file))  # noqa: PTH100 - resolve() would follow links
+    path = Path(os.path.abspath(file))
     if _INSTALLED.intersection(path.parts):
         return False
     # Compared as written and as resolved: an environment's lib may be reached through links.
