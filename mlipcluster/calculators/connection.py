@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ class Connection:
         self._socket = sock
         self._decoder = wire.Decoder()
         self._id = 0
+        self._has_timeout = False
         self.closed = False
 
     def request(
@@ -73,18 +75,16 @@ class Connection:
 
     def shut(self) -> None:
         """Wake whoever waits for an answer with :class:`ConnectionLostError`; any thread may call this."""
-        try:
+        with contextlib.suppress(OSError):  # closed already
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
 
     def _send(self, buffers: list[Any], deadline: float | None) -> None:
         if self.closed:
             raise ConnectionLostError("closed")
-        total = sum(memoryview(buffer).nbytes for buffer in buffers)
-        self._wait_until(deadline)
+        if deadline is not None or self._has_timeout:
+            self._wait_until(deadline)
         sent = self._socket.sendmsg(buffers)
-        if sent < total:
+        if sent < sum([memoryview(buffer).nbytes for buffer in buffers]):
             rest = memoryview(b"".join(buffers))[sent:]
             while len(rest):
                 self._wait_until(deadline)
@@ -100,17 +100,16 @@ class Connection:
                     raise wire.FrameError(f"the worker could not read a frame: {message.header.get('message')}")
                 if message.id > self._id:
                     raise wire.FrameError(f"answer to request {message.id}, which was never sent")
-            self._wait_until(deadline)
+            if deadline is not None:
+                self._wait_until(deadline)
             count = self._socket.recv_into(decoder.space())
             if not count:
                 raise ConnectionLostError("end of stream")
             decoder.received(count)
 
     def _wait_until(self, deadline: float | None) -> None:
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            self._socket.settimeout(left)
-        elif self._socket.gettimeout() is not None:
-            self._socket.settimeout(None)
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
+        self._has_timeout = left is not None

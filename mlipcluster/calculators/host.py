@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.connection import Connection, ConnectionLostError
 from mlipcluster.calculators.provenance import Provenance
@@ -16,11 +15,16 @@ from mlipcluster.calculators.worker_process import WorkerProcess, describe_exit
 from mlipcluster.errors import CalculatorError, CalculatorStartError, CallTimeoutError, WorkerDiedError
 from mlipcluster.socket_worker import wire
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Seconds that a worker gets to end by itself.
 GRACE = 2.0
+QUOTED = 4000
 
 
 class WorkerGoneError(Exception):
-    """The worker ended during a request; the text says how. Raised to the caller as ``WorkerDiedError``."""
+    """The worker ended during a request; the text says how. Callers get to see ``WorkerDiedError``."""
 
 
 class WorkerHost:
@@ -53,9 +57,9 @@ class WorkerHost:
         self._provenance: Provenance | None = None
         self._prepared: list[int | None] = []
         self._lock = threading.RLock()
-        self._abandoned: list[WorkerProcess] = []
+        self._parents: list[WorkerProcess] = []
 
-    def __enter__(self) -> WorkerHost:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -82,19 +86,12 @@ class WorkerHost:
         return self._process.exit_status if self._process is not None else None
 
     @property
-    def implemented_properties(self) -> tuple[str, ...]:
-        """What the calculator can compute; starts the worker if need be."""
-        self.start()
-        assert self._provenance is not None
-        return self._provenance.implemented_properties
-
-    @property
     def known_properties(self) -> tuple[str, ...] | None:
-        """:attr:`implemented_properties` if they are known already."""
+        """What the calculator can compute, if it was ever started."""
         return self._provenance.implemented_properties if self._provenance is not None else None
 
-    def start(self) -> None:
-        """Start the worker and build the calculator, unless it runs.
+    def start(self) -> Provenance:
+        """Start the worker and build the calculator, unless it runs; return what it last said of itself.
 
         Raises
         ------
@@ -102,26 +99,24 @@ class WorkerHost:
             Interpreter, import or factory failed, or took longer than ``startup_timeout``.
         """
         with self._lock:
-            if self.alive and self._connection is not None and not self._connection.closed:
-                return
-            if self.alive and self._reconnect():
-                return
-            self._start_process()
+            provenance, process = self._provenance, self._process
+            if provenance is not None and process is not None and self.alive:
+                if self._connection is not None and not self._connection.closed:
+                    return provenance
+                if self._reconnect(process):
+                    return provenance
+            return self._start_process()
 
     def stop(self) -> None:
         """End the worker: politely, then not. Does nothing when none runs."""
         with self._lock:
-            process, connection = self._process, self._connection
-            if process is None or not process.is_here:
-                return
+            connection = self._connection
             if self.alive and connection is not None and not connection.closed:
-                try:
+                with contextlib.suppress(ConnectionLostError, TimeoutError, OSError, wire.FrameError):
                     connection.request({"kind": "stop"}, timeout=GRACE)
-                    process.wait(GRACE)
-                except (ConnectionLostError, TimeoutError, OSError, wire.FrameError):
-                    pass  # it gets killed below
-            self._close_connection()
-            process.close()
+                    if self._process is not None:
+                        self._process.wait(GRACE)
+            self.kill()
 
     def restart(self) -> None:
         """Replace the worker by a new one, in the state that was last prepared."""
@@ -131,19 +126,27 @@ class WorkerHost:
 
     def kill(self) -> None:
         """End the worker at once, whatever it does."""
-        self._close_connection()
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self.user = None, None
         if self._process is not None and self._process.is_here:
             self._process.close()
 
     def prepare(self, seed: int | None = None) -> None:
-        """Bring the calculator to its defined state; seed its process's random generators with *seed*, if given."""
+        """Bring the calculator to its defined state; seed its process's random generators with *seed*, if given.
+
+        Raises
+        ------
+        WorkerDiedError
+            The worker ended twice over it.
+        """
         with self._lock:
-            self._prepared = [seed]
             self.start()
+            self._prepared = [seed]
             try:
                 self._ask({"kind": "prepare", "seed": seed})
             except WorkerGoneError:
-                self.restart()
+                self.restart()  # prepares as well
 
     def provenance(self) -> Provenance:
         """What the worker says of itself now; starts it if need be. One cheap round trip."""
@@ -152,8 +155,7 @@ class WorkerHost:
             try:
                 message = self._ask({"kind": "provenance"})
             except WorkerGoneError:
-                self.restart()
-                message = self._ask({"kind": "provenance"})
+                return self._start_process()
             self._provenance = Provenance.from_json(message.header["provenance"])
             return self._provenance
 
@@ -169,23 +171,24 @@ class WorkerHost:
         WorkerGoneError
             The worker ended. The next :meth:`start` starts another one.
         """
-        connection = self._connection
-        if connection is None or self._process is None:
-            raise WorkerGoneError("it was not started")
+        connection, process = self._connection, self._process
+        if connection is None or process is None:
+            raise WorkerGoneError("nothing, for it was not started")
         try:
             message = connection.exchange(head, body, self.spec.call_timeout)
         except ConnectionLostError as error:
-            raise self._gone(error) from error
+            raise WorkerGoneError(_how_it_ended(process, error)) from error
         except TimeoutError as error:
             self.kill()
             raise CallTimeoutError(
-                f"calculator {self.spec.label!r} took longer than call_timeout={self.spec.call_timeout:g} s;"
-                " its process was ended. Raise call_timeout if such calculations are expected"
+                f"calculator {self.spec.label!r} took longer than call_timeout={self.spec.call_timeout} s and its"
+                " process was ended; raise call_timeout if such calculations are expected"
             ) from error
         except wire.FrameError as error:
             self.kill()
             raise CalculatorError(
-                f"calculator {self.spec.label!r} and mlipcluster lost the thread ({error}); its process was ended"
+                f"calculator {self.spec.label!r} answered what is no frame ({error}) and its process was ended;"
+                " check that nothing in it writes to file descriptors that it did not open"
             ) from error
         if message.header["kind"] == "error":
             raise remote_error(self.spec.label, message.header)
@@ -194,58 +197,58 @@ class WorkerHost:
     def died(self, gone: WorkerGoneError) -> WorkerDiedError:
         """The error for a worker that ended."""
         return WorkerDiedError(
-            f"the process of calculator {self.spec.label!r} ended with {gone}. Run the calculation on its own to see"
-            " why, or leave this structure out"
+            f"the process of calculator {self.spec.label!r} ended with {gone}. Run this calculation alone to see why,"
+            " or leave the structure out"
         )
 
-    def _ask(self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> wire.Message:
-        arrays = arrays or {}
-        return self.exchange(wire.head(header, arrays), wire.body(arrays))
+    def _ask(self, header: Mapping[str, Any]) -> wire.Message:
+        return self.exchange(wire.head(header, {}), [])
 
-    def _reconnect(self) -> bool:
+    def _reconnect(self, process: WorkerProcess) -> bool:
         """A new connection to the running worker, after an interrupted call closed the last one."""
-        assert self._process is not None
         try:
-            self._connection = self._process.connect()
+            self._connection = process.connect()
         except OSError:
             return False
         self.user = None
         return True
 
-    def _start_process(self) -> None:
+    def _start_process(self) -> Provenance:
         if self._process is not None:
             if self._process.is_here:
-                self._process.close()
+                self.kill()
                 self.restarts += 1
             else:
-                self._abandoned.append(self._process)  # its parent's; not to be finalized here
-        self._process = WorkerProcess(self.spec)
+                self._parents.append(self._process)
+        self._process = process = WorkerProcess(self.spec)
+        self.user = None
         try:
-            self._connection = self._process.connect()
-            self.user = None
-            self._provenance = self._configure(self._connection)
+            self._connection = connection = process.connect()
+            self._provenance = self._configure(process, connection)
+            if self._prepared:
+                self._ask({"kind": "prepare", "seed": self._prepared[0]})
+        except WorkerGoneError as gone:
+            self.kill()
+            raise self.died(gone) from gone
         except BaseException:
             self.kill()
             raise
-        if self._prepared:
-            try:
-                self._ask({"kind": "prepare", "seed": self._prepared[0]})
-            except WorkerGoneError as gone:
-                raise self.died(gone) from gone
+        return self._provenance
 
-    def _configure(self, connection: Connection) -> Provenance:
+    def _configure(self, process: WorkerProcess, connection: Connection) -> Provenance:
         spec = self.spec
         stated = {**spec.identity(), "paths": list(spec.paths)}
         try:
             message = connection.request({"kind": "configure", "spec": stated}, timeout=spec.startup_timeout)
         except ConnectionLostError as error:
+            how = _how_it_ended(process, error)
             raise CalculatorStartError(
-                f"calculator {spec.label!r} did not start: {spec.interpreter} ended with {self._gone(error)}"
+                f"calculator {spec.label!r} did not start: {spec.interpreter} ended with {how}"
             ) from error
         except TimeoutError as error:
-            words = self._quote()
             raise CalculatorStartError(
-                f"calculator {spec.label!r} was not ready after startup_timeout={spec.startup_timeout:g} s{words}"
+                f"calculator {spec.label!r} was not ready after startup_timeout={spec.startup_timeout:g} s; raise it if"
+                f" such starts are expected{_quote(process)}"
             ) from error
         if message.header["kind"] == "error":
             raise self._start_error(message.header)
@@ -253,29 +256,24 @@ class WorkerHost:
 
     def _start_error(self, stated: Mapping[str, Any]) -> CalculatorStartError:
         remote = remote_error(self.spec.label, stated)
+        name = remote.type_name.removeprefix("builtins.")
         error = CalculatorStartError(
             f"calculator {self.spec.label!r} could not be built from {self.spec.factory!r} by {self.spec.interpreter}:"
-            f" {remote.type_name.removeprefix('builtins.')}: {stated.get('message', '')}. Check factory, arguments and"
-            f" python=; its traceback was:\n{remote.remote_traceback}"
+            f" {name}: {stated.get('message', '')}. Check factory, arguments and python=; its traceback:\n"
+            f"{remote.remote_traceback}"
         )
         error.__cause__ = remote
         return error
 
-    def _gone(self, error: ConnectionLostError) -> WorkerGoneError:
-        """Why the connection was lost: how the worker ended, and its last words."""
-        assert self._process is not None
-        status = self._process.wait(5.0)
-        if status is None:
-            self._process.kill()
-            return WorkerGoneError(f"its connection lost ({error}){self._quote()}")
-        return WorkerGoneError(describe_exit(status) + self._quote())
 
-    def _quote(self) -> str:
-        words = self._process.last_words() if self._process is not None else ""
-        return f"; it last said:\n{words[-4000:]}\n" if words else "; it said nothing"
+def _how_it_ended(process: WorkerProcess, error: ConnectionLostError) -> str:
+    status = process.wait(5.0)
+    if status is None:
+        process.kill()
+        return f"its connection lost ({error}){_quote(process)}"
+    return describe_exit(status) + _quote(process)
 
-    def _close_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
-        self.user = None
+
+def _quote(process: WorkerProcess) -> str:
+    words = process.last_words()[-QUOTED:]
+    return f"; it last said:\n{words}\n" if words else "; it said nothing"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.spec import CalculatorSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class CalculatorPool:
@@ -26,7 +30,7 @@ class CalculatorPool:
         self._idle: list[WorkerHost] = []
         self._lock = threading.Lock()
 
-    def __enter__(self) -> CalculatorPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,7 +49,7 @@ class CalculatorPool:
             It could not be started.
         """
         host = self._take(spec)
-        calculator = SocketCalculator.on_host(host)
+        calculator = SocketCalculator(host.spec, host=host)
         try:
             calculator.prepare(seed)
             yield calculator

@@ -67,6 +67,7 @@ def resolve(calculator: str | Mapping[str, Any] | CalculatorSpec, **overrides: A
         close = difflib.get_close_matches(calculator, known, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise InputError(
-            f"no calculator is called {calculator!r}; known: {', '.join(sorted(known))}, or give 'module:callable'.{meant}"
+            f"no calculator is called {calculator!r}; known: {', '.join(sorted(known))}, or give 'module:callable'."
+            f"{meant}"
         )
     return resolve(known[calculator], **overrides)

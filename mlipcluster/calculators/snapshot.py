@@ -17,6 +17,8 @@ OPTIONAL = ("initial_charges", "initial_magmoms", "tags")
 HEAVIEST = 118
 #: Cells are flat when their volume is this small compared with that of a box with the same edges.
 FLAT = 1e-10
+#: Bytes up to which a copy is compared faster than numbers are.
+SMALL = 1 << 13
 
 
 class Snapshot:
@@ -32,7 +34,7 @@ class Snapshot:
     Attributes
     ----------
     arrays : dict of str to numpy.ndarray
-        ``numbers``, ``positions`` (n, 3) in Å, ``cell`` (3, 3) in Å, ``pbc`` (3,), and the optional arrays that are set.
+        ``numbers``, ``positions`` (n, 3) in Å, ``cell`` (3, 3) in Å, ``pbc`` (3,), and optional ones that are set.
     info : dict
         The entries that count and are set.
     """
@@ -41,29 +43,22 @@ class Snapshot:
         self.info_keys = tuple(info_keys)
         self.arrays: dict[str, np.ndarray] = {}
         self.info: dict[str, Any] = {}
-        self._bits: dict[str, Any] = {}
+        self._bits: dict[str, bytes | np.ndarray] = {}
 
     def changes(self, atoms: Atoms) -> list[str]:
         """Names of what differs from *atoms*: of arrays, and ``"info"``. Everything, before the first :meth:`take`."""
-        arrays = atoms.arrays
-        bits = self._bits
+        arrays, bits = atoms.arrays, self._bits
         if not bits:
-            return [*REQUIRED, *(name for name in OPTIONAL if name in arrays), *(["info"] if self._info(atoms) else [])]
-        changed = []
-        for name in ("positions", "numbers"):
-            if not _same(arrays[name], bits[name]):
-                changed.append(name)
-        if atoms.cell.array.tobytes() != bits["cell"]:
-            changed.append("cell")
-        if atoms.pbc.tobytes() != bits["pbc"]:
-            changed.append("pbc")
-        for name in OPTIONAL:
-            if name in arrays:
-                if name not in bits or not _same(arrays[name], bits[name]):
-                    changed.append(name)
-            elif name in bits:
-                changed.append(name)
-        if self.info_keys and self._info(atoms) != self.info:
+            changed = [*REQUIRED, *(name for name in OPTIONAL if name in arrays)]
+        else:
+            changed = [name for name in ("positions", "numbers") if not _same(arrays[name], bits[name])]
+            if atoms.cell.array.tobytes() != bits["cell"]:
+                changed.append("cell")
+            if atoms.pbc.tobytes() != bits["pbc"]:
+                changed.append("pbc")
+            if len(arrays) > 2 or len(bits) > len(REQUIRED):
+                changed += [name for name in OPTIONAL if self._optional_changed(name, arrays)]
+        if (atoms.info or self.info) and self._info(atoms) != self.info:
             changed.append("info")
         return changed
 
@@ -80,8 +75,7 @@ class Snapshot:
             if name == "info":
                 self.info = copy.deepcopy(self._info(atoms))
             elif name in ("cell", "pbc"):
-                array = (atoms.cell.array if name == "cell" else atoms.pbc).copy()
-                self.arrays[name], self._bits[name] = array, array.tobytes()
+                self._take_array(name, atoms.cell.array if name == "cell" else atoms.pbc)
             elif name in atoms.arrays:
                 self._take_array(name, atoms.arrays[name])
             else:
@@ -98,10 +92,15 @@ class Snapshot:
     def _take_array(self, name: str, source: np.ndarray) -> None:
         kept = self.arrays.get(name)
         if kept is not None and kept.shape == source.shape and kept.dtype == source.dtype:
-            np.copyto(kept, source)
+            kept[...] = source
         else:
             kept = self.arrays[name] = np.array(source, order="C")
-            self._bits[name] = _bits(kept)
+        self._bits[name] = _bits(kept)
+
+    def _optional_changed(self, name: str, arrays: dict[str, np.ndarray]) -> bool:
+        if name not in arrays:
+            return name in self._bits
+        return name not in self._bits or not _same(arrays[name], self._bits[name])
 
     def _info(self, atoms: Atoms) -> dict[str, Any]:
         info = atoms.info
@@ -151,8 +150,8 @@ def _check_cell(atoms: Atoms) -> None:
     volume = math.sqrt(abs(np.linalg.det(periodic @ periodic.T))) if len(periodic) else 1.0
     if not volume > FLAT * lengths.prod():
         raise StructureError(
-            f"{_name(atoms)}: periodic (pbc={atoms.pbc.tolist()}) along cell vectors without volume, {periodic.tolist()};"
-            " set the cell, or pbc=False"
+            f"{_name(atoms)}: periodic (pbc={atoms.pbc.tolist()}) along cell vectors without volume,"
+            f" {periodic.tolist()}; set the cell, or pbc=False"
         )
 
 
@@ -160,14 +159,16 @@ def _name(atoms: Atoms) -> str:
     return str(atoms.symbols.get_chemical_formula(empirical=False)) if len(atoms) < 10_000 else f"{len(atoms)} atoms"
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
-    """The array's memory as whole numbers, which compare by bits."""
-    if array.dtype.kind == "f" and array.dtype.itemsize in (2, 4, 8):
-        return array.view(f"i{array.dtype.itemsize}")
-    return array
+def _bits(array: np.ndarray) -> bytes | np.ndarray:
+    """The memory of *array*, to be compared by :func:`_same`: a copy if it is small, else itself as whole numbers."""
+    if array.nbytes <= SMALL:
+        return array.tobytes()
+    return array.view(f"i{array.dtype.itemsize}") if array.dtype.kind == "f" else array
 
 
-def _same(array: np.ndarray, bits: np.ndarray) -> bool:
+def _same(array: np.ndarray, bits: bytes | np.ndarray) -> bool:
+    if isinstance(bits, bytes):
+        return array.nbytes == len(bits) and array.tobytes() == bits
     if array.shape != bits.shape or array.dtype.itemsize != bits.dtype.itemsize:
         return False
     return bool((array.view(bits.dtype) == bits).all())

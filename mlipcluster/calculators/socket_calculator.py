@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +17,9 @@ from mlipcluster.calculators.snapshot import OPTIONAL, Snapshot
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorError, InputError, RemoteCalculatorError
 from mlipcluster.socket_worker import wire
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Asked for together at the first request for a structure: who wants one of them nearly always wants the other.
 USUAL = ("energy", "forces")
@@ -32,7 +35,9 @@ class SocketCalculator(Calculator):
     Parameters
     ----------
     calculator : str, mapping or CalculatorSpec
-        ``"emt"``, ``"module:callable"``, a spec's fields, or a spec; see :func:`mlipcluster.calculators.registry.resolve`.
+        ``"emt"``, ``"module:callable"``, a spec's fields, or a spec; see :func:`.registry.resolve`.
+    host : WorkerHost, optional
+        A host that somebody else owns, in place of one of its own; :meth:`detach` ends the loan.
     **overrides
         Fields of the spec to change, ``python="/path/of/environment"`` for example.
 
@@ -46,29 +51,25 @@ class SocketCalculator(Calculator):
         Names of results that could not travel.
     """
 
-    def __init__(self, calculator: str | Mapping[str, Any] | CalculatorSpec, **overrides: Any) -> None:
-        self._setup(resolve(calculator, **overrides), None)
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def on_host(cls, host: WorkerHost) -> SocketCalculator:
-        """A calculator on a host that somebody else owns; :meth:`detach` ends the loan."""
-        calculator = cls.__new__(cls)
-        calculator._setup(host.spec, host)
-        Calculator.__init__(calculator)
-        return calculator
-
-    def _setup(self, spec: CalculatorSpec, host: WorkerHost | None) -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        calculator: str | Mapping[str, Any] | CalculatorSpec,
+        *,
+        host: WorkerHost | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.spec = resolve(calculator, **overrides)
         self.lost_results: tuple[str, ...] = ()
-        self._host: WorkerHost | None = host if host is not None else WorkerHost(spec)
+        self._host: WorkerHost | None = host or WorkerHost(self.spec)
         self._owns_host = host is None
         self._lock = threading.RLock()
-        self._snapshot = Snapshot(spec.info_keys)
+        self._snapshot = Snapshot(self.spec.info_keys)
         self._valid = False  # whether the results are those of the snapshot's structure
         self._atoms: Atoms | None = None
         self._asked: set[str] = set()
+        self._wanted: tuple[str, ...] = ()
         self._heads: dict[Any, bytearray] = {}
+        super().__init__()
 
     # The process
 
@@ -83,11 +84,21 @@ class SocketCalculator(Calculator):
             if not self._owns_host:
                 self._host = None
 
-    def __enter__(self) -> SocketCalculator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def host(self) -> WorkerHost:
+        """The process's host."""
+        if self._host is None:
+            raise CalculatorError(
+                f"calculator {self.name!r} was lent for one protocol call, which has ended; its results can still be"
+                " read. Calculate inside the protocol, or make a SocketCalculator of your own"
+            )
+        return self._host
 
     def prepare(self, seed: int | None = None) -> None:
         """Bring the calculator to its defined state, seed its process's random generators, and forget all results."""
@@ -99,23 +110,13 @@ class SocketCalculator(Calculator):
         """What the calculator's process says of itself: versions, weights, devices."""
         return self.host.provenance()
 
-    @property
-    def host(self) -> WorkerHost:
-        """The process's host."""
-        if self._host is None:
-            raise CalculatorError(
-                f"calculator {self.name!r} was lent for one protocol call, which has ended; its results can still be read."
-                " Calculate inside the protocol, or make a SocketCalculator of your own"
-            )
-        return self._host
-
     # What ASE asks of a calculator
 
     @property
     def implemented_properties(self) -> list[str]:  # type: ignore[override]
         """Properties that the calculator can compute; starts the process if need be."""
         known = self._host.known_properties if self._host is not None else None
-        return list(known if known is not None else self.host.implemented_properties)
+        return list(known if known is not None else self.host.start().implemented_properties)
 
     @property
     def atoms(self) -> Atoms | None:
@@ -140,18 +141,18 @@ class SocketCalculator(Calculator):
         StructureError
             No calculator can take *atoms*.
         CalculatorError
-            The calculator raised, took too long, or ended twice; see :mod:`mlipcluster.errors`.
+            The calculator raised, took too long, or its process ended twice; see :mod:`mlipcluster.errors`.
         """
         with self._lock:
-            changes = self._changes(atoms) if atoms is not None else []
+            changes = self._snapshot.changes(atoms) if atoms is not None else []
             if changes:
                 self._drop_results()
-            if name not in self.results or not self._valid:
-                if not self._can_compute(name, allow_calculation):
+            if not self._valid or name not in self.results:
+                if not self._may_calculate(name, allow_calculation):
                     return None
-                self._calculate(atoms, changes, self._wanted(name), (name,))
+                self._calculate(atoms, changes, self._wanted, (name,))
             if name not in self.results:
-                raise PropertyNotImplementedError(f"{name} not present in this calculation")
+                raise PropertyNotImplementedError(f"{name} not present in this calculation of {self.name!r}")
             result = self.results[name]
             return result.copy() if isinstance(result, np.ndarray) else result
 
@@ -161,16 +162,16 @@ class SocketCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Calculate *properties* of *atoms* now; *system_changes* is found out exactly and need not be given."""
+        """Calculate *properties* of *atoms* now; what changed is found out exactly, whatever *system_changes* says."""
         with self._lock:
-            changes = self._changes(atoms) if atoms is not None else []
+            changes = self._snapshot.changes(atoms) if atoms is not None else []
             self._drop_results()
             self._calculate(atoms, changes, tuple(properties), tuple(properties))
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What of *atoms* differs from the structure that the results belong to; compared bit for bit."""
         with self._lock:
-            return self._changes(atoms) if self._valid else list(all_changes)
+            return self._snapshot.changes(atoms) if self._valid else list(all_changes)
 
     def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
         """Whether any of *properties* would have to be calculated for *atoms*."""
@@ -198,7 +199,7 @@ class SocketCalculator(Calculator):
             return {"spec": self.spec, "results": self.results, "atoms": self.atoms, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["spec"])  # type: ignore[misc]
+        SocketCalculator.__init__(self, state["spec"])
         self.parameters = state["parameters"]
         if state["atoms"] is not None:
             self._snapshot.take(state["atoms"], self._snapshot.changes(state["atoms"]))
@@ -206,11 +207,8 @@ class SocketCalculator(Calculator):
 
     # One calculation
 
-    def _changes(self, atoms: Atoms) -> list[str]:
-        return self._snapshot.changes(atoms)
-
     def _drop_results(self) -> None:
-        self.results = {}
+        self.results: dict[str, Any] = {}
         self._atoms, self._valid = None, False
 
     def _forget_sent(self) -> None:
@@ -219,24 +217,23 @@ class SocketCalculator(Calculator):
         if self._host is not None and self._host.user is self:
             self._host.user = None
 
-    def _can_compute(self, name: str, allow_calculation: bool) -> bool:
-        """Whether to go on; raises where ASE does."""
-        if allow_calculation or (self._host is not None and self._host.known_properties is not None):
-            if name not in self.implemented_properties:
+    def _may_calculate(self, name: str, allow_calculation: bool) -> bool:
+        """Whether to go on; raises where ASE does. What was asked for once is asked for together from then on."""
+        if name not in self._asked:
+            known = allow_calculation or (self._host is not None and self._host.known_properties is not None)
+            implemented = self.implemented_properties if known else [name]
+            if name not in implemented:
                 raise PropertyNotImplementedError(f"{name} property not implemented by calculator {self.name!r}")
+            if allow_calculation:
+                self._asked.add(name)
+                usual = [name for name in USUAL if name in implemented]
+                self._wanted = (*usual, *sorted(self._asked.difference(USUAL)))
         return allow_calculation
-
-    def _wanted(self, name: str) -> tuple[str, ...]:
-        """What to ask for besides *name*, so that all properties of a step come in one trip."""
-        self._asked.add(name)
-        implemented = self.implemented_properties
-        return (*(usual for usual in USUAL if usual in implemented), *sorted(self._asked.difference(USUAL)))
 
     def _calculate(
         self, atoms: Atoms | None, changes: list[str], wanted: tuple[str, ...], needed: tuple[str, ...]
     ) -> None:
-        if changes:
-            assert atoms is not None
+        if atoms is not None and changes:
             if len(atoms) != len(self._snapshot.arrays.get("numbers", ())):
                 self._forget_sent()
                 changes = self._snapshot.changes(atoms)
@@ -248,48 +245,48 @@ class SocketCalculator(Calculator):
         except RemoteCalculatorError:
             if set(wanted) == set(needed):
                 raise
-            # Something that nobody asked for may be what cannot be computed here.
+            # Something that nobody asked for now may be what cannot be computed here.
+            self._asked.clear()
             self._evaluate([], needed)
-            self._asked.intersection_update(needed)
 
     def _evaluate(self, changes: list[str], properties: tuple[str, ...]) -> None:
         """Ask the worker, a second time if it died, and keep what it answers."""
         host = self.host
-        for is_last in (False, True):
+        try:
             host.start()
             try:
                 message = host.exchange(*self._frame(host, changes, properties))
-                break
-            except WorkerGoneError as gone:
-                if is_last:
-                    raise host.died(gone) from gone
-            except RemoteCalculatorError:
-                raise
-            except BaseException:
-                host.user = None  # what the worker knows of the structure is uncertain now
-                raise
+            except WorkerGoneError:
+                host.restart()
+                message = host.exchange(*self._frame(host, changes, properties))
+        except WorkerGoneError as gone:
+            raise host.died(gone) from gone
+        except RemoteCalculatorError:
+            raise
+        except BaseException:
+            host.user = None  # what the worker knows of the structure is uncertain now
+            raise
         self._keep(message)
 
     def _frame(self, host: WorkerHost, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
-        arrays, info = self._snapshot.arrays, None
-        header: dict[str, Any] = {"kind": "calculate", "properties": properties}
+        """Head and body of the request: what changed, or everything if the worker does not know this structure."""
+        arrays = self._snapshot.arrays
         if host.user is not self:
             host.user = self
-            header["whole"] = True
-            header["info"] = self._snapshot.info
             self._heads.clear()
+            header = {"kind": "calculate", "properties": properties, "whole": True, "info": self._snapshot.info}
             return wire.head(header, arrays), wire.body(arrays)
         sent = {name: arrays[name] for name in changes if name in arrays}
         key = properties, tuple(changes)
-        if "info" not in changes and (head := self._heads.get(key)) is not None:
-            return head, wire.body(sent)
-        header["removed"] = [name for name in changes if name in OPTIONAL and name not in arrays]
-        header["changed"] = bool(changes)
-        if "info" in changes:
-            header["info"] = info = self._snapshot.info
-        head = wire.head(header, sent)
-        if info is None and not header["removed"] and not set(changes) & set(OPTIONAL):
-            self._heads[key] = head
+        head = self._heads.get(key)
+        if head is None:
+            header = {"kind": "calculate", "properties": properties}
+            header["removed"] = [name for name in changes if name in OPTIONAL and name not in arrays]
+            if "info" in changes:
+                header["info"] = self._snapshot.info
+            head = wire.head(header, sent)
+            if all(name in ("positions", "cell") for name in changes):  # of one shape as long as the atoms are
+                self._heads[key] = head
         return head, wire.body(sent)
 
     def _keep(self, message: wire.Message) -> None:
@@ -299,7 +296,7 @@ class SocketCalculator(Calculator):
         for name, array in message.arrays.items():
             kind = scalars.get(name)
             results[name] = array.copy() if kind is None else array.item() if kind == "float" else array[()]
-        results.update(header.get("values", {}))
+        results.update(header.get("values", ()))
         self.results = results
         self.lost_results = tuple(header.get("lost", ()))
         self._atoms, self._valid = None, True

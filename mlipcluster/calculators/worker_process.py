@@ -35,7 +35,7 @@ class WorkerProcess:
 
     The host binds and listens before it starts the worker, which inherits the listening socket: there is no moment at
     which a connection could be refused. The worker is the leader of a session of its own; when it ends, whatever it
-    started ends with it. When this process ends, the kernel ends the worker (:mod:`mlipcluster.socket_worker.lifeline`).
+    started ends with it. When this process ends, the kernel ends the worker: :mod:`mlipcluster.socket_worker.lifeline`.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class WorkerProcess:
     def __init__(self, spec: CalculatorSpec) -> None:
         self.owner = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="mlip-")  # mode 0700
-        self._address = os.path.join(self._folder, "s")
+        self._address = f"{self._folder}/s"
         self._tail = bytearray()
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         try:
@@ -106,6 +106,11 @@ class WorkerProcess:
         self.kill()
         self._finalizer()
 
+    def let_go(self) -> None:
+        """Close this process's end of the lifeline."""
+        while self._lifeline:
+            os.close(self._lifeline.pop())
+
     def last_words(self) -> str:
         """The end of what it printed."""
         if self.exit_status is not None:
@@ -137,7 +142,7 @@ class WorkerProcess:
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(spec.threads)), **dict(spec.environment)}
         command = [str(spec.interpreter), "-I", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
         try:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 - the interpreter is the user's choice
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -221,5 +226,4 @@ def _register_fork_handler() -> None:
 def _let_go_after_fork() -> None:
     """In a forked child: close its copies of the lifelines, which must end with the parent alone."""
     for worker in list(_LIVE):
-        while worker._lifeline:
-            os.close(worker._lifeline.pop())
+        worker.let_go()

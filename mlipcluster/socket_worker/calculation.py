@@ -53,7 +53,8 @@ class Calculation:
                 self._build()
             else:
                 getattr(self.calculator, state)()
-                _forget(self.calculator)
+                if self._is_usual:
+                    _forget(self.calculator)
         if seed is not None:
             seed_generators(seed)
 
@@ -75,16 +76,15 @@ class Calculation:
         """
         self._pristine = False
         calculator = self.calculator
-        if not isinstance(calculator, Calculator) or type(calculator).get_property is not Calculator.get_property:
+        if not self._is_usual:
             return self._ask_one_by_one(atoms, properties)
         if changes:
             _forget(calculator)
         missing = [name for name in properties if name not in calculator.results]
         if missing:
-            if getattr(calculator, "use_cache", False):
-                calculator.atoms = atoms.copy()
             calculator.calculate(atoms, missing, changes)
-        return calculator.results
+        results: Mapping[str, Any] = calculator.results
+        return results
 
     def _ask_one_by_one(self, atoms: Atoms, properties: Sequence[str]) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
@@ -109,6 +109,10 @@ class Calculation:
             arguments[_device_argument(self._factory)] = device
         self.calculator = self._factory(*self._spec.get("args", ()), **arguments)
         self._pristine = True
+        # One of ASE's, with ASE's own get_property: then what that does can be done here, without comparing structures.
+        self._is_usual = (
+            isinstance(self.calculator, Calculator) and type(self.calculator).get_property is Calculator.get_property
+        )
         state = self._spec.get("state", "fresh")
         if state != "fresh" and not callable(getattr(self.calculator, state, None)):
             raise AttributeError(f"{type(self.calculator).__name__} has no method {state!r} for its defined state")
@@ -133,7 +137,7 @@ METHODS = {
 def seed_generators(seed: int) -> None:
     """Seed the random generators of the standard library, NumPy and, where it is loaded, torch."""
     random.seed(seed)
-    np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+    np.random.seed(np.random.SeedSequence(seed).generate_state(4))  # noqa: NPY002 - calculators use these generators
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "manual_seed"):
         torch.manual_seed(seed % 2**63)
@@ -157,6 +161,5 @@ def _device_argument(factory: Any) -> str:
 
 def _forget(calculator: Any) -> None:
     """What ASE's ``get_property`` does before it calculates a structure that has changed."""
-    if hasattr(calculator, "results"):
-        calculator.atoms = None
-        calculator.results = {}
+    calculator.atoms = None
+    calculator.results = {}

@@ -44,7 +44,7 @@ def _version(name: str) -> str:
     if name not in _KNOWN_VERSIONS:
         try:
             _KNOWN_VERSIONS[name] = metadata.version(name)
-        except Exception:  # not a distribution's name, or a distribution without readable metadata
+        except Exception:  # noqa: BLE001 - not a distribution's name, or a distribution without readable metadata
             _KNOWN_VERSIONS[name] = ""
     return _KNOWN_VERSIONS[name] or (stated if isinstance(stated, str) else "")
 
@@ -53,7 +53,6 @@ _KNOWN_VERSIONS: dict[str, str] = {}
 
 
 def _threads() -> dict[str, Any]:
-
     threads: dict[str, Any] = {
         name: value for name, value in sorted(os.environ.items()) if name.endswith("_NUM_THREADS")
     }

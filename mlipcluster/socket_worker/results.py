@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .wire import portable
+from .wire import head, portable
 
 MAX_JSON = 1 << 20
 
@@ -33,55 +33,55 @@ class Packed(NamedTuple):
     values: dict[str, Any]
     lost: list[str]
 
-    def header(self) -> dict[str, Any]:
-        """The answer's header."""
-        header: dict[str, Any] = {"kind": "results"}
-        for name in ("scalars", "values", "lost"):
-            if value := getattr(self, name):
-                header[name] = value
-        return header
+    def head(self) -> bytearray:
+        """Head of the frame that carries these results."""
+        header = {"kind": "results", "scalars": self.scalars, "values": self.values, "lost": self.lost}
+        return head({name: value for name, value in header.items() if value}, self.arrays)
+
+    def layout(self) -> Any:
+        """What decides the head, hashable; None where values do."""
+        if self.values:
+            return None
+        arrays = tuple([(name, array.dtype, array.shape) for name, array in self.arrays.items()])
+        return arrays, tuple(self.scalars.items()), tuple(self.lost)
 
 
 def pack(results: Mapping[str, Any]) -> Packed:
     """Sort a calculator's results."""
     packed = Packed({}, {}, {}, [])
+    arrays, scalars = packed.arrays, packed.scalars
     for name, value in results.items():
-        if not isinstance(name, str):
+        if isinstance(value, float):
+            scalars[name] = "numpy" if isinstance(value, np.generic) else "float"
+            arrays[name] = np.array(value)
+        elif isinstance(value, np.generic):
+            if (array := portable(np.asarray(value))) is not None:
+                scalars[name], arrays[name] = "numpy", array
+            else:
+                packed.lost.append(name)
+        elif (array := _as_array(value)) is not None:
+            arrays[name] = array
+        elif _is_json(value):
+            packed.values[name] = value
+        else:
             packed.lost.append(str(name))
-        elif not _pack_number(packed, name, value) and not _pack_json(packed, name, value):
-            packed.lost.append(name)
     return packed
 
 
-def _pack_number(packed: Packed, name: str, value: Any) -> bool:
-    kind = "float" if type(value) is float else "numpy" if isinstance(value, np.generic) else ""
-    array = np.asarray(value) if kind else _as_array(value)
-    array = portable(array) if array is not None else None
-    if array is None:
-        return False
-    packed.arrays[name] = array
-    if kind:
-        packed.scalars[name] = kind
-    return True
-
-
 def _as_array(value: Any) -> np.ndarray | None:
+    """*value*, an array or something like a tensor, as an array that travels."""
     if isinstance(value, np.ndarray):
-        return value
+        return portable(value)
     if not hasattr(value, "__array__"):
         return None
     try:
-        return np.asarray(value)  # tensors and the like
-    except Exception:  # a tensor on a device or with a gradient refuses in its own way
+        return portable(np.asarray(value))
+    except Exception:  # noqa: BLE001 - a tensor on a device or with a gradient refuses in its own way
         return None
 
 
-def _pack_json(packed: Packed, name: str, value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     try:
-        text = json.dumps(value)
+        return len(json.dumps(value)) <= MAX_JSON
     except (TypeError, ValueError, RecursionError):
         return False
-    if len(text) > MAX_JSON:
-        return False
-    packed.values[name] = value
-    return True

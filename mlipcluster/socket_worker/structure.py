@@ -8,70 +8,67 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-#: What ASE's calculators call the inputs that travel as arrays; ``tags`` are no reason for ASE to calculate again.
+#: The inputs that are a reason for ASE's calculators to calculate again; ``tags`` and info are not among them.
 ASE_CHANGES = ("positions", "numbers", "cell", "pbc", "initial_charges", "initial_magmoms")
-OPTIONAL_ARRAYS = ("initial_charges", "initial_magmoms", "tags")
+REQUIRED = ("numbers", "positions", "cell", "pbc")
+OPTIONAL = ("initial_charges", "initial_magmoms", "tags")
 
 
 class Structure:
-    """A structure put together from what a client sends.
-
-    Attributes
-    ----------
-    atoms : ase.Atoms or None
-        The structure as of the last update; None before the first.
-    """
+    """A structure put together from what a client sends."""
 
     def __init__(self) -> None:
-        self.atoms: Atoms | None = None
+        self._atoms: Atoms | None = None
 
-    def update(self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[str]:
-        """Take over what a request says has changed, and name it as ASE's calculators do.
+    def update(self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple[Atoms, list[str]]:
+        """Take over what a request says has changed.
 
         ``header["whole"]`` starts a new structure; ``header["removed"]`` names optional arrays that are gone;
         ``header["info"]`` replaces the structure's info.
 
         Returns
         -------
+        ase.Atoms
+            The structure; it belongs to this object and changes with the next update.
         list of str
-            ASE's ``system_changes``; all of them where something else than these changed.
+            ASE's ``system_changes``: exact, or all of them where something else than these changed.
         """
         if header.get("whole"):
-            self.atoms = _new(arrays)
-        atoms = self.atoms
+            self._atoms = _new(arrays)
+        atoms = self._atoms
         if atoms is None:
             raise ValueError("the first request of a connection must bring the whole structure")
         for name, array in arrays.items():
-            self._set(atoms, name, array)
+            _set(atoms, name, array)
+        changes = list(arrays)
         for name in header.get("removed", ()):
             atoms.arrays.pop(name, None)
-        changes = [name for name in ASE_CHANGES if name in arrays or name in header.get("removed", ())]
+            changes.append(name)
         if "info" in header:
             atoms.info = dict(header["info"])
-            return list(ASE_CHANGES)
-        return list(ASE_CHANGES) if header.get("whole") or (header.get("changed") and not changes) else changes
-
-    @staticmethod
-    def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:
-        if name == "cell":
-            atoms.cell.array[...] = array
-        elif name == "pbc":
-            atoms.pbc = array
-        elif name in atoms.arrays and atoms.arrays[name].shape == array.shape:
-            atoms.arrays[name][...] = array
-        elif name in OPTIONAL_ARRAYS and len(array) == len(atoms):
-            atoms.arrays[name] = array.copy()
-        else:
-            raise ValueError(f"no structure of {len(atoms)} atoms can take {name!r} of shape {array.shape}")
+            changes.append("info")
+        exact = not header.get("whole") and all(name in ASE_CHANGES for name in changes)
+        return atoms, changes if exact else list(ASE_CHANGES)
 
 
 def _new(arrays: Mapping[str, np.ndarray]) -> Atoms:
-    missing = [name for name in ("numbers", "positions", "cell", "pbc") if name not in arrays]
+    missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise ValueError(f"a whole structure needs {', '.join(missing)}")
-    return Atoms(
-        numbers=arrays["numbers"].copy(),
-        positions=arrays["positions"].copy(),
-        cell=arrays["cell"].copy(),
-        pbc=arrays["pbc"].copy(),
-    )
+    return Atoms(numbers=arrays["numbers"].copy(), positions=arrays["positions"].copy())
+
+
+def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:
+    kept = atoms.arrays.get(name)
+    if kept is not None and kept.shape == array.shape and kept.dtype == array.dtype:
+        kept[...] = array
+    elif name == "cell":
+        atoms.cell.array[...] = array
+    elif name == "pbc":
+        atoms.pbc = array
+    elif name in OPTIONAL and len(array) == len(atoms):
+        atoms.arrays[name] = array.copy()
+    elif kept is not None and kept.shape == array.shape:
+        kept[...] = array
+    else:
+        raise ValueError(f"no structure of {len(atoms)} atoms can take {name!r} of shape {array.shape}")

@@ -7,6 +7,7 @@ code are read off ``/proc/self/maps``, and files that the calculator's own argum
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -74,10 +75,8 @@ class WeightsWatch:
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and not getattr(self._own_thread, "busy", False):
-            try:
+            with contextlib.suppress(Exception):  # it would come out of the calculator's own open()
                 self._opened(*arguments)
-            except Exception:
-                pass
 
     def _opened(self, path: Any, mode: str | None, flags: int) -> None:
         if isinstance(path, int) or (flags or 0) & os.O_ACCMODE == os.O_WRONLY or (mode and set(mode) & set("wxa")):

@@ -43,6 +43,7 @@ DTYPES = {
         *("<f2", "<f4", "<f8", "<c8", "<c16"),
     )
 }
+_USUAL_DTYPES = frozenset((np.dtype("<f8"), np.dtype("<f4")))
 
 
 class FrameError(ValueError):
@@ -74,6 +75,8 @@ def padding(length: int) -> int:
 
 def portable(array: np.ndarray) -> np.ndarray | None:
     """*array* C-contiguous and little-endian, or None if its dtype does not travel."""
+    if array.dtype in _USUAL_DTYPES and array.flags.c_contiguous:
+        return array
     if array.dtype.str not in DTYPES:
         array = array.astype(array.dtype.newbyteorder("<")) if array.dtype.kind in "iufc" else array
         if array.dtype.str not in DTYPES:
@@ -135,7 +138,7 @@ class Decoder:
         self._max_header, self._max_body = max_header, max_body
         self._resize(1 << 16)
         self._start = self._end = 0
-        self._last_text, self._last_header = b"", {}  # type: tuple[bytes, dict[str, Any]]
+        self._last: _Header = _Header(b"", {}, (), 0)
 
     def space(self) -> memoryview:
         """Where the next bytes belong; never empty. Earlier messages' arrays are void from here on."""
@@ -169,9 +172,14 @@ class Decoder:
         if self._end < end:
             return None
         header = self._header(bytes(self._view[header_start:body_start]))
-        arrays = self._arrays(header.get("arrays", ()), body_start, end)
+        if header.body_length != body_length:
+            raise FrameError(f"the arrays need {header.body_length} bytes, the body has {body_length}")
+        buffer = self._bytes
+        arrays = {
+            name: np.ndarray(shape, dtype, buffer, body_start + offset) for name, dtype, shape, offset in header.arrays
+        }
         self._start = end
-        return Message(request_id, header, arrays)
+        return Message(request_id, header.values, arrays)
 
     def feed(self, data: bytes) -> list[Message]:
         """Messages completed by *data*, their arrays copied: for tests and callers in no hurry."""
@@ -189,8 +197,7 @@ class Decoder:
     def _resize(self, size: int) -> None:
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
-        self._bytes = np.frombuffer(self._buffer, np.uint8)
-        self._bytes.flags.writeable = False
+        self._bytes = self._view.toreadonly()
 
     def _make_room(self) -> None:
         """Move what is unread to the front; double the buffer if that frees less than half.
@@ -214,36 +221,42 @@ class Decoder:
         if header_length % ALIGNMENT or body_length % ALIGNMENT:
             raise FrameError(f"lengths {header_length} and {body_length} are not multiples of {ALIGNMENT}")
 
-    def _header(self, text: bytes) -> dict[str, Any]:
-        if text == self._last_text:  # in a relaxation every frame but the first has the header of the one before
-            return self._last_header
-        try:
-            header = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FrameError(f"the header is not JSON: {error}") from None
-        if not isinstance(header, dict):
-            raise FrameError(f"the header is a JSON {type(header).__name__}, not an object")
-        self._last_text, self._last_header = text, header
-        return header
-
-    def _arrays(self, entries: Any, position: int, end: int) -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = {}
-        if not isinstance(entries, (list, tuple)) or len(entries) > MAX_ARRAYS:
-            raise FrameError(f"'arrays' is not a list of at most {MAX_ARRAYS} entries")
-        for entry in entries:
-            name, dtype, shape, nbytes = _entry(entry)
-            if name in arrays:
-                raise FrameError(f"array {name!r} comes twice")
-            if nbytes > end - position:
-                raise FrameError(f"array {name!r} needs {nbytes} bytes, {end - position} are left in the body")
-            arrays[name] = self._bytes[position : position + nbytes].view(dtype).reshape(shape)
-            position += nbytes + padding(nbytes)
-        if position != end:
-            raise FrameError(f"{end - position} bytes of the body belong to no array")
-        return arrays
+    def _header(self, text: bytes) -> _Header:
+        if text != self._last.text:  # in a relaxation every frame has the header of the one before
+            self._last = _read_header(text)
+        return self._last
 
 
-def _entry(entry: Any) -> tuple[str, np.dtype, list[int], int]:
+class _Header(NamedTuple):
+    """A header, read once: its values, and name, dtype, shape and offset in the body of each array."""
+
+    text: bytes
+    values: dict[str, Any]
+    arrays: tuple[tuple[str, np.dtype, tuple[int, ...], int], ...]
+    body_length: int
+
+
+def _read_header(text: bytes) -> _Header:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"the header is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise FrameError(f"the header is a JSON {type(values).__name__}, not an object")
+    entries = values.get("arrays", [])
+    if not isinstance(entries, list) or len(entries) > MAX_ARRAYS:
+        raise FrameError(f"'arrays' is not a list of at most {MAX_ARRAYS} entries")
+    arrays, offset = {}, 0
+    for entry in entries:
+        name, dtype, shape, nbytes = _entry(entry)
+        if name in arrays:
+            raise FrameError(f"array {name!r} comes twice")
+        arrays[name] = (name, dtype, shape, offset)
+        offset += nbytes + padding(nbytes)
+    return _Header(text, values, tuple(arrays.values()), offset)
+
+
+def _entry(entry: Any) -> tuple[str, np.dtype, tuple[int, ...], int]:
     """Name, dtype, shape and byte count of one entry of ``arrays``, checked."""
     if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
         raise FrameError(f"an entry of 'arrays' is [name, dtype, shape], found {str(entry)[:100]}")
@@ -258,4 +271,4 @@ def _entry(entry: Any) -> tuple[str, np.dtype, list[int], int]:
         if type(length) is not int or not 0 <= length <= MAX_BODY:
             raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
         nbytes *= length
-    return name, dtype, shape, nbytes
+    return name, dtype, tuple(shape), nbytes
