@@ -148,8 +148,7 @@ class Distribution:
                 check_keywords(self._work.protocols, task.kwargs)
             except TypeError as wrong:
                 error = wrong
-        structure = pickle.dumps(task.atoms) if task.atoms is not None else None
-        live = self._live(task, _Input(structure, "", task.kwargs), (), Trail())
+        live = self._live(task, _Input(task.structure, "", task.kwargs), (), Trail())
         if error is None:
             self._proceed(live)
             return

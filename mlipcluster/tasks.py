@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ase import Atoms
 from ase.io import iread
 
 from mlipcluster.errors import InputError, StructureError
+from mlipcluster.outputs.frame import RECORD_KEY
 from mlipcluster.outputs.rendering import forget_record
 from mlipcluster.records.identity import task_key
 
@@ -35,7 +37,8 @@ class Task:
         Identity of structure, keyword arguments and calculator's name, 32 hexadecimal digits.
     source : str
         Where it came from, for people.
-    atoms : Atoms or None
+    structure : bytes or None
+        The structure, pickled at once: whatever the user does with it afterwards, this is what was handed in.
     kwargs : dict
     replicate : int
         Number of the repeat.
@@ -47,11 +50,16 @@ class Task:
 
     key: str
     source: str
-    atoms: Atoms | None
+    structure: bytes | None
     kwargs: dict[str, Any] = field(default_factory=dict)
     replicate: int = 0
     calculator: str = ""
     error: Exception | None = None
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """The structure."""
+        return pickle.loads(self.structure) if self.structure else None  # noqa: S301 - pickled here
 
 
 class TaskSource:
@@ -149,7 +157,8 @@ class TaskSource:
             if atoms is not None:
                 atoms = _normalised(atoms)
                 check_structure(atoms, source)
-            return Task(task_key(atoms, kwargs, calculator), source, atoms, kwargs, 0, calculator)
+            structure = None if atoms is None else pickle.dumps(atoms)
+            return Task(task_key(atoms, kwargs, calculator), source, structure, kwargs, 0, calculator)
         except Exception as error:  # noqa: BLE001 - recorded as the failure of this task; the others go on
             # Keyed by what went wrong too: the same file, mended, is another task.
             key = task_key(None, {"source": source, "error": f"{type(error).__name__}: {error}"}, calculator)
@@ -184,12 +193,13 @@ def check_structure(atoms: Atoms, source: str) -> None:
 def _spans(vectors: np.ndarray) -> bool:
     """Whether cell vectors are independent."""
     if len(vectors) == 3:
-        return bool(abs(np.dot(vectors[0], np.cross(vectors[1], vectors[2]))) > SMALLEST_VOLUME)
+        (a, b, c), (d, e, f), (g, h, i) = vectors.tolist()
+        return abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) > SMALLEST_VOLUME
     return bool(np.linalg.matrix_rank(vectors) == len(vectors))
 
 
 def _with_replicate(task: Task, replicate: int) -> Task:
-    return Task(task.key, task.source, task.atoms, task.kwargs, replicate, task.calculator, task.error)
+    return replace(task, replicate=replicate) if replicate else task
 
 
 def _items(tasks: Any, source: str) -> Iterator[tuple[str, Any]]:
@@ -280,11 +290,14 @@ def _split(given: Any) -> tuple[Atoms | None, dict[str, Any]]:
 
 
 def _normalised(atoms: Atoms) -> Atoms:
-    """A plain copy: no calculator, and ASE's space group object as the symbol it stands for."""
+    """A structure without calculator, and with ASE's space group object as the symbol it stands for."""
+    group = atoms.info.get("spacegroup")
+    symbol = getattr(group, "symbol", None)
+    if atoms.calc is None and symbol is None and RECORD_KEY not in atoms.info:
+        return atoms
     plain: Atoms = forget_record(atoms).copy()
-    group = plain.info.get("spacegroup")
-    if group is not None and hasattr(group, "symbol"):
-        plain.info["spacegroup"] = str(group.symbol)
+    if symbol is not None:
+        plain.info["spacegroup"] = str(symbol)
     return plain
 
 
