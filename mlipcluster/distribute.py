@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlipcluster import transit
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Call, CallResult, Failure, Job, TaskInfo
 from mlipcluster.errors import TaskError
@@ -231,13 +232,13 @@ class Distribution:
 
     def _finish(self, chunk: Chunk[tuple[Live, int]], answer: ChunkResult) -> Iterator[Saved]:
         """Save what a chunk brought, with one append to the ledger; then give it."""
-        results = [pickle.loads(packed) for packed in answer.results]  # noqa: S301 - from our own workers
+        results = [transit.unpack(packed) for packed in answer.results]
         self._schedule.finished(chunk.number, sum(result.seconds for result in results))
         first: Failure | None = None
         outputs: list[Saved] = []
         with self._book.together():
             for packed in answer.introductions:
-                self._book.meet(pickle.loads(packed))  # noqa: S301
+                self._book.meet(transit.unpack(packed))
             for index, ((live, attempt), result) in enumerate(zip(chunk.items, results, strict=True)):
                 told = replace(result, printed=answer.printed.get(index, ""))
                 if told.failure is None:

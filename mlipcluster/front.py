@@ -7,6 +7,7 @@ import inspect as python_inspect
 import logging
 import math
 import os
+import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -18,7 +19,7 @@ from ase import Atoms
 
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.calls import Job
+from mlipcluster.calls import Introduction, Job
 from mlipcluster.distribute import Distribution, Pinned, Work
 from mlipcluster.errors import InputError, MismatchError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
@@ -27,7 +28,7 @@ from mlipcluster.options import GROUPS, Options
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output
 from mlipcluster.outputs.results import Results
-from mlipcluster.plan import PlannedProtocol, ProtocolOptions, check_keywords, plan_protocols
+from mlipcluster.plan import PlannedProtocol, ProtocolOptions, by_value, check_keywords, plan_protocols
 from mlipcluster.progress import Progress
 from mlipcluster.recorder import Told
 from mlipcluster.records.git import GitState, check, inspect
@@ -200,6 +201,7 @@ class MLIPCluster:
             book = stack.enter_context(RunBook(self.folder, self.options.saving))
             book.slots = slots
             stack.enter_context(_logging(self.folder, self.options.showing.logging_level))
+            stack.enter_context(by_value(module for protocol in planned for module in protocol.modules))
             stack.push(self._end)
             seed = self._root_seed(book)
             book.begin(Told(planned, self._calculators, self._nstruct, seed, self.options.about, git, _version()))
@@ -228,6 +230,7 @@ class MLIPCluster:
         if facts is None:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
             introduction = self._workers.introduce(Job.asking(used, self.options.compute.scratch_dir))
+            _check_python(introduction)
             with book.together():
                 book.meet(introduction)
             remember(introduction, used, cache)
@@ -343,6 +346,16 @@ def _logging(folder: RunFolder, level: str) -> Iterator[None]:
         log.removeHandler(handler)
         log.setLevel(before)
         handler.close()
+
+
+def _check_python(introduction: Introduction) -> None:
+    there, here = introduction.environment["python"], platform.python_version()
+    if there.split(".")[:2] != here.split(".")[:2]:
+        raise MismatchError(
+            f"the workers run Python {there}, this process {here}; functions cannot be sent between the two. Start the "
+            "workers, or this process, with the other's Python.",
+            (f"python: {here} -> {there}",),
+        )
 
 
 def _version() -> str:

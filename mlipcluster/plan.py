@@ -9,7 +9,8 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any
 
 import cloudpickle
 from ase import Atoms
@@ -21,8 +22,6 @@ from mlipcluster.schedule import Step
 
 LARGE_PROTOCOL = 10_000_000
 """Bytes from which on a pickled protocol is remarked upon: it travels with every chunk."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class PlannedProtocol:
         How its calls are submitted.
     wishes : Wishes
         What its signature asks for.
+    modules : tuple of module
+        The user's own, which travel by value.
     """
 
     function: Callable[..., Any]
@@ -52,6 +53,7 @@ class PlannedProtocol:
     blob_digest: str
     step: Step
     wishes: Wishes
+    modules: tuple[ModuleType, ...] = ()
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -150,7 +152,7 @@ def check_keywords(protocols: Sequence[PlannedProtocol], kwargs: Mapping[str, An
 def by_value(modules: Iterable[Any]) -> Iterator[None]:
     """Let cloudpickle take these modules' functions whole: workers need not be able to import them."""
     known = cloudpickle.list_registry_pickle_by_value()
-    fresh = [module for module in modules if module.__name__ not in known]
+    fresh = list({module.__name__: module for module in modules if module.__name__ not in known}.values())
     for module in fresh:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -199,4 +201,6 @@ def _plan(function: Any, step: Step, keep: Callable[[Atoms], bool] | None) -> Pl
             "let it read what is large from a file.",
             stacklevel=2,
         )
-    return PlannedProtocol(function, source, pickled, blob, hashlib.sha256(blob).hexdigest(), step, Wishes.of(function))
+    return PlannedProtocol(
+        function, source, pickled, blob, hashlib.sha256(blob).hexdigest(), step, Wishes.of(function), tuple(modules)
+    )

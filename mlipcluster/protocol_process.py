@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from mlipcluster import transit
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
 from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
 
@@ -48,11 +49,11 @@ class ChunkResult:
     Attributes
     ----------
     results : tuple of bytes
-        A pickled `CallResult` for each call, in order.
+        A packed `CallResult` for each call, in order.
     printed : mapping of int to str
         The end of what a call printed, for those that printed.
     introductions : tuple of bytes
-        Pickled `Introduction` of the processes that took part, where this run had not seen them.
+        Packed `Introduction` of the processes that took part, where this run had not seen them.
     """
 
     results: tuple[bytes, ...]
@@ -82,7 +83,7 @@ class ProtocolProcess:
         Parameters
         ----------
         payload : bytes
-            The pickled tuple of `Call`.
+            The packed tuple of `Call` (`mlipcluster.transit`).
         """
         results: list[bytes] = []
         printed: dict[int, str] = {}
@@ -99,7 +100,7 @@ class ProtocolProcess:
             except (_Died, _TookTooLong) as end:
                 tail = self._tail()
                 status = self.stop()
-                results.append(pickle.dumps(_ended(job, payload, len(results), end, status)))
+                results.append(transit.pack(_ended(job, payload, len(results), end, status)))
                 if tail:
                     printed[len(results) - 1] = tail
             except BaseException:
@@ -124,7 +125,7 @@ class ProtocolProcess:
         except _Died:
             tail, status = self._tail(), self.stop()
             raise ProtocolProcessError(_death(status, "while it started the calculators", tail)) from None
-        answer = pickle.loads(body)  # noqa: S301 - from our own child, over an inherited socket
+        answer = transit.unpack(body)
         if isinstance(answer, Failure):
             raise pickle.loads(answer.pickled) if answer.pickled else ProtocolProcessError(answer.traceback)  # noqa: S301
         return answer  # type: ignore[no-any-return]
@@ -266,7 +267,7 @@ class ProtocolProcess:
 
 
 def _count(payload: bytes) -> int:
-    return len(pickle.loads(payload))  # noqa: S301 - the driver's own bytes
+    return len(transit.unpack(payload))
 
 
 def _closed(connection: Connection) -> bool:
@@ -278,7 +279,7 @@ def _closed(connection: Connection) -> bool:
 
 def _ended(job: Job, payload: bytes, index: int, end: Exception, status: int | None) -> CallResult:
     """The result of a call whose process had to be, or was, ended."""
-    call: Call = pickle.loads(payload)[index]  # noqa: S301
+    call: Call = transit.unpack(payload)[index]
     error: Exception
     if isinstance(end, _TookTooLong):
         error = ProtocolTimeoutError(
@@ -368,10 +369,10 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
             message = connection.recv_bytes()
             body = pickle.loads(message[1:])  # noqa: S301
             if message[:1] == _INTRODUCE:
-                send(_INTRODUCTION, pickle.dumps(_introduce(executor, body)))
+                send(_INTRODUCTION, transit.pack(_introduce(executor, body)))
             else:
                 job, payload, start = body
-                _run_calls(executor, (job, pickle.loads(payload)[start:]), introduced, send)  # noqa: S301
+                _run_calls(executor, (job, transit.unpack(payload)[start:]), introduced, send)
     pool.close()
 
 
@@ -393,7 +394,7 @@ def _run_calls(
         result = executor.run(job, call, announce)
         if (job.run, result.introduction) not in introduced:
             introduced.add((job.run, result.introduction))
-            send(_INTRODUCTION, pickle.dumps(executor.introduce(job)))
+            send(_INTRODUCTION, transit.pack(executor.introduce(job)))
         send(_RESULT, _pickled(result))
     send(_DONE)
 
@@ -402,9 +403,9 @@ def _pickled(result: CallResult) -> bytes:
     from mlipcluster.execute import describe_failure
 
     try:
-        return pickle.dumps(result)
+        return transit.pack(result)
     except Exception as error:  # noqa: BLE001 - atoms.info may hold anything
-        return pickle.dumps(replace(result, products=(), updates={}, failure=describe_failure(error)))
+        return transit.pack(replace(result, products=(), updates={}, failure=describe_failure(error)))
 
 
 if __name__ == "__main__":

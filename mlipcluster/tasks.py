@@ -194,7 +194,7 @@ def _spans(vectors: np.ndarray) -> bool:
     """Whether cell vectors are independent."""
     if len(vectors) == 3:
         (a, b, c), (d, e, f), (g, h, i) = vectors.tolist()
-        return abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) > SMALLEST_VOLUME
+        return bool(abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) > SMALLEST_VOLUME)
     return bool(np.linalg.matrix_rank(vectors) == len(vectors))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import queue
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from dask.utils import parse_bytes
 from distributed import Client, Future, SpecCluster
 from distributed.scheduler import KilledWorker
 
+from mlipcluster import transit
 from mlipcluster.calls import Call, Introduction, Job
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
@@ -125,7 +125,7 @@ class Workers:
         future = self._clients[step.client].submit(
             run_chunk,
             job,
-            pickle.dumps(calls),
+            transit.pack(calls),
             key=f"{name}-{job.run}-{number}",
             priority=priority,
             resources=dict(step.resources) or None,
