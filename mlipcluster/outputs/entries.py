@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 from mlipcluster.errors import RecordError
 
 Entry = Mapping[str, Any]
+_ALWAYS = ("slot", "status", "identity", "output")
 
 
 @dataclass(frozen=True, order=True)
@@ -63,7 +67,7 @@ class Slot:
         return Slot(self.key, self.replicate, self.lineage[:-1], self.step - 1)
 
 
-def newest_by_slot(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+def newest_by_slot(entries: Iterable[Entry], names: Collection[str] = ()) -> dict[str, list[Entry]]:
     """For each slot the entries of its newest call, by output index.
 
     A line replaces an earlier one of the same slot and output. A line of another identity, status or number of outputs
@@ -74,21 +78,43 @@ def newest_by_slot(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     ----------
     entries
         Ledger lines, oldest first.
+    names
+        Keep only these parts of each line, for ledgers of a million lines; default: all.
     """
     calls: dict[str, dict[int, Entry]] = {}
-    for entry in entries:
-        try:
-            slot, index = entry["slot"], _index(entry)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"a ledger line has no usable 'slot' or 'output' ({dict(entry)!r:.120}); delete that line and run again"
-            ) from error
-        call = calls.get(slot)
-        if call is None or _is_newer_call(entry, next(iter(call.values()))):
-            calls[slot] = {index: entry}
-        else:
-            call[index] = entry
+    with _collector_paused():
+        for entry in entries:
+            try:
+                slot, index = entry["slot"], _index(entry)
+            except (KeyError, TypeError, ValueError) as error:
+                raise RecordError(
+                    f"a ledger line has no usable 'slot' or 'output' ({dict(entry)!r:.120}); delete it and run again"
+                ) from error
+            call = calls.get(slot)
+            if call is None or _is_newer_call(entry, next(iter(call.values()))):
+                calls[slot] = {index: _kept(entry, names)}
+            else:
+                call[index] = _kept(entry, names)
     return {slot: [call[index] for index in sorted(call)] for slot, call in calls.items()}
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Reading a million lines makes no garbage, but many objects to look through for it: that took most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _kept(entry: Entry, names: Collection[str]) -> Entry:
+    """What is kept of a line; names are the same objects in all of them, which halves the memory."""
+    if names:
+        return {name: entry[name] for name in (*_ALWAYS, *names) if name in entry}
+    return {sys.intern(name): value for name, value in entry.items()}
 
 
 def newest(entries: Iterable[Entry]) -> list[Entry]:

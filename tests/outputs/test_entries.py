@@ -29,6 +29,14 @@ def test_the_last_line_of_an_output_wins():
     assert newest_by_slot(lines) == {"a/0//0": [lines[2]], "b/0//0": [lines[1]]}
 
 
+def test_only_the_parts_asked_for_are_kept():
+    lines = [line("a/0//0", parts={"seed": "1"}, scores={"energy": 1.0}), line("b/0//0", None, "empty")]
+    assert newest_by_slot(lines, ["parts"]) == {
+        "a/0//0": [line("a/0//0", parts={"seed": "1"})],
+        "b/0//0": [line("b/0//0", None, "empty")],
+    }
+
+
 def test_several_outputs_of_one_call_stand_beside_each_other_in_order():
     lines = [line("a/0//0", (2, 3)), line("a/0//0", (0, 3)), line("a/0//0", (1, 3))]
     assert [entry["output"][0] for entry in newest_by_slot(lines)["a/0//0"]] == [0, 1, 2]
