@@ -17,7 +17,7 @@ from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.environments.environment import Environment
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import InputError
-from mlipcluster.execute import wanted_names
+from mlipcluster.execute import Wishes
 from mlipcluster.front import MLIPCluster
 from mlipcluster.outputs.output import Output
 from mlipcluster.records.identity import structure_digest
@@ -174,7 +174,7 @@ class Attempt:
         """The recorded calculators that are needed, or those of the options instead."""
         name = self.record["instance"]["calculator"]
         needed = dict(self.recorded)
-        if not any("calculators" in wanted_names(protocol) for protocol in self.protocols):
+        if not any("calculators" in Wishes.of(protocol).handed for protocol in self.protocols):
             needed = {key: spec for key, spec in needed.items() if key == name}
         if (given := options.pop("calculator", None)) is not None:
             needed[name] = resolve(given)

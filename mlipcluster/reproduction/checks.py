@@ -6,6 +6,7 @@ Each check returns the differences it found; the machine gives only notes, becau
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.files import sha256_file
-from mlipcluster.records.git import GitState, inspect
+from mlipcluster.records.git import GitState, changed_files, inspect
 from mlipcluster.records.source import ProtocolSource, describe
 from mlipcluster.reproduction.protocols import Protocol
 
@@ -76,10 +77,16 @@ def check_git(record: Mapping[str, Any], protocols: Sequence[Protocol]) -> list[
     if old["sha1"] != new.sha1:
         text = f"git commit {_short(old['sha1'])} -> {_short(new.sha1)}; run: git checkout {old['sha1']}"
         return [Difference(CODE, text)]
-    if (old.get("diff") or "") == (new.diff or ""):
-        return []
-    lines = _unified(old.get("diff") or "", new.diff or "", "uncommitted, recorded", "uncommitted, here")
-    return [Difference(CODE, f"uncommitted changes on top of commit {_short(new.sha1)} differ", lines)]
+    before, after = _by_file(old.get("diff") or ""), _by_file(new.diff)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [
+        Difference(
+            CODE,
+            f"uncommitted changes in {name} differ, on top of commit {_short(new.sha1)}",
+            _unified(before.get(name, ""), after.get(name, ""), f"{name}, recorded", f"{name}, here"),
+        )
+        for name in sorted(names)
+    ]
 
 
 def repository(protocols: Sequence[Protocol]) -> GitState | None:
@@ -159,6 +166,12 @@ def _source(old: Mapping[str, Any], new: ProtocolSource) -> Iterator[Difference]
 
 def _weights(calculator: str, name: str, recorded: str, here: str) -> Difference:
     return Difference(WEIGHTS, f"{calculator}: {name}: sha256 {recorded} -> {here}")
+
+
+def _by_file(diff: str) -> dict[str, str]:
+    """Uncommitted changes, file by file."""
+    sections = re.split(r"(?m)^(?=diff --git |untracked: )", diff)
+    return {", ".join(changed_files(section)) or "the rest": section for section in sections if section}
 
 
 def _unified(old: str, new: str, old_name: str, new_name: str) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def circumstances(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _commit(git: Mapping[str, Any] | None) -> str:
     if not git:
-        return "in no git repository"
+        return "protocols are in no git repository"
     remote = f" of {git['remote']}" if git.get("remote") else ""
     return f"git commit {git['sha1']}{remote}{', with uncommitted changes' if git.get('dirty') else ''}"
 
