@@ -145,8 +145,6 @@ class Product:
     scores : dict
     structure : bytes
         The same, pickled, for the next protocol; empty after the last.
-    structure_digest : str
-        Its identity (`mlipcluster.records.identity.structure_digest`), for the next protocol.
     frames : mapping of str to Frame
         Its text in each format in which it is saved.
     parent : dict, optional
@@ -158,7 +156,6 @@ class Product:
     digest: str
     scores: dict[str, Any]
     structure: bytes = b""
-    structure_digest: str = ""
     frames: Mapping[str, Frame] = field(default_factory=dict)
     parent: dict[str, str] | None = None
 

@@ -22,7 +22,7 @@ from mlipcluster.progress import Counts, Progress
 from mlipcluster.protocol_process import ChunkResult
 from mlipcluster.recorder import Live, Trail
 from mlipcluster.records.identity import Parts, parameters_digest
-from mlipcluster.runbook import RunBook, Saved
+from mlipcluster.runbook import Earlier, RunBook, Saved
 from mlipcluster.schedule import Chunk, Schedule
 from mlipcluster.tasks import Task, TaskSource
 from mlipcluster.workers import Workers
@@ -110,10 +110,11 @@ class Distribution:
         self._schedule: Schedule[tuple[Live, int]] = Schedule([p.step for p in work.protocols], workers.slots())
         self._jobs = _jobs(work, options)
         self._chunks: dict[int, Chunk[tuple[Live, int]]] = {}
+        self._earlier: list[Earlier] = []
         self._dashboard_shown = False
 
-    def saved(self) -> Iterator[Saved]:
-        """Run to the end; give the final outputs as they are saved.
+    def saved(self) -> Iterator[Saved | Earlier]:
+        """Run to the end; give the final outputs as they are saved, and those that were found finished.
 
         Raises
         ------
@@ -126,11 +127,16 @@ class Distribution:
                 self._fill(tasks)
                 self._submit()
             self._submit()
+            yield from self._take_earlier()
             if self._schedule.idle and self._schedule.exhausted:
                 break
             yield from self._receive()
             self._show()
         self._show()
+
+    def _take_earlier(self) -> list[Earlier]:
+        earlier, self._earlier = self._earlier, []
+        return earlier
 
     def _fill(self, tasks: Iterator[Task]) -> None:
         """Read as many tasks as the workers can use."""
@@ -155,7 +161,8 @@ class Distribution:
             return
         self._tally.begun += 1
         if self._book.find(live) is None:
-            self._fail(live, CallResult(0, 0.0, 0.0, "", failure=describe_failure(error)), attempts=1)
+            with self._book.together():
+                self._fail(live, CallResult(0, 0.0, 0.0, "", failure=describe_failure(error)), attempts=1)
             if not self._options.faults.ignore_errors:
                 raise error
         else:
@@ -169,6 +176,7 @@ class Distribution:
             self._schedule.add(live.call.task.step, (live, 1))
             return
         self._tally.earlier += 1
+        self._earlier += found.outputs
         if found.result is not None:
             self._descend(live, found.result)
 
@@ -179,7 +187,7 @@ class Distribution:
         for index, product in enumerate(result.products):
             if self._on_path(live.call.task.step, index):
                 lineage = (*live.call.task.lineage, index)
-                given = _Input(product.structure, product.structure_digest, kwargs)
+                given = _Input(product.structure, product.digest, kwargs)
                 self._proceed(self._live(live.task, given, lineage, trail))
 
     def _live(self, task: Task, given: _Input, lineage: tuple[int, ...], trail: Trail) -> Live:
@@ -244,7 +252,8 @@ class Distribution:
                 if told.failure is None:
                     outputs += self._succeed(live, told)
                 else:
-                    first = first or self._handle_failure(live, told, attempt)
+                    failure = self._handle_failure(live, told, attempt)
+                    first = first or failure
         yield from outputs
         if first is not None:
             raise exception_of(first)
@@ -275,7 +284,8 @@ class Distribution:
                 "see the workers' log in the run folder."
             )
             result = CallResult(0, 0.0, 0.0, "", failure=describe_failure(TaskError(text)))
-            self._fail(live, result, attempt)
+            with self._book.together():
+                self._fail(live, result, attempt)
 
     def _fail(self, live: Live, result: CallResult, attempts: int) -> None:
         self._tally.done += 1
@@ -330,6 +340,8 @@ def exception_of(failure: Failure) -> BaseException:
     error: BaseException = TaskError(f"{failure.type_name}: {failure.message}")
     if failure.pickled is not None:
         with contextlib.suppress(Exception):
-            error = pickle.loads(failure.pickled)  # noqa: S301 - from our own workers
+            raised = pickle.loads(failure.pickled)  # noqa: S301 - from our own workers
+            if isinstance(raised, Exception):  # sys.exit() in a protocol must not end the driver as if all were well
+                error = raised
     error.__cause__ = TaskError(f"on the worker:\n{failure.traceback}")
     return error

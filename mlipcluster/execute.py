@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import pickle
 import shutil
@@ -24,7 +25,7 @@ from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
 from mlipcluster.outputs.formats import FORMATS
 from mlipcluster.outputs.rendering import parent_of
-from mlipcluster.records.identity import digest, structure_digest
+from mlipcluster.records.identity import digest, parameters_digest
 from mlipcluster.records.machine import describe_machine
 from mlipcluster.records.packing import encode, freeze, is_portable
 from mlipcluster.records.seeds import call_seed, seed_everything
@@ -70,6 +71,7 @@ class Executor:
                 clock = time.perf_counter()
                 for value in _values(protocol, wishes, call, handed):
                     _collect(value, job, keep, products, updates)
+                parameters_digest(updates)  # what has no stable value is told where it came from
                 seconds = time.perf_counter() - clock
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -202,12 +204,37 @@ def describe_failure(error: BaseException) -> Failure:
     """Make an exception fit to travel."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        pickled = cloudpickle.dumps(error)
-        cloudpickle.loads(pickled)
-    except Exception:  # noqa: BLE001 - whatever a user's exception class does wrong, type and text still travel
+    pickled = None
+    for form in (error, _ByParts(error)):
+        # Whatever a user's exception class does wrong, type and text still travel.
+        with contextlib.suppress(Exception):
+            pickled = cloudpickle.dumps(form)
+            cloudpickle.loads(pickled)
+            break
         pickled = None
-    return Failure(name, str(error), "".join(traceback.format_exception(error)), pickled)
+    lines = "".join(traceback.format_exception(error))
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - as above
+        message = lines.strip().rpartition("\n")[2]
+    return Failure(name, message, lines, pickled)
+
+
+class _ByParts:
+    """Pickles an exception whose constructor takes other arguments than it hands to its base class."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._parts = type(error), error.args, vars(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_parts, self._parts
+
+
+def _from_parts(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 def _calculators_wanted(wanted: frozenset[str], job: Job, call: Call) -> list[str]:
@@ -219,6 +246,7 @@ def _calculators_wanted(wanted: frozenset[str], job: Job, call: Call) -> list[st
 def _values(protocol: Protocol, wishes: Wishes, call: Call, handed: dict[str, Any]) -> Iterator[Any]:
     """Call the protocol and give what it returns or yields, one by one."""
     own = {name: value for name, value in call.kwargs.items() if wishes.anything or name in wishes.names}
+    own = copy.deepcopy(own)  # calls of a chunk share the values that their tasks share; what one changes is its own
     arguments = (pickle.loads(call.structure) if call.structure else None,) if wishes.takes_atoms(call.kwargs) else ()  # noqa: S301
     result = protocol(*arguments, **{**handed, **own})
     if inspect.isgenerator(result) or isinstance(result, (list, tuple)):
@@ -254,7 +282,6 @@ def _product(atoms: Atoms, job: Job) -> Product:
         digest(packed),
         scores_of(atoms),
         b"" if job.last else pickle.dumps(atoms),
-        "" if job.last else structure_digest(atoms),
         {name: FORMATS[name].frame(atoms) for name in job.formats},
         parent_of(atoms),
     )

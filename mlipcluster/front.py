@@ -33,7 +33,7 @@ from mlipcluster.progress import Progress
 from mlipcluster.recorder import Told
 from mlipcluster.records.git import GitState, check, inspect
 from mlipcluster.records.seeds import new_root
-from mlipcluster.runbook import RunBook, Saved
+from mlipcluster.runbook import Earlier, RunBook, Saved
 from mlipcluster.tasks import Tasks, TaskSource
 from mlipcluster.workers import Workers
 
@@ -180,14 +180,11 @@ class MLIPCluster:
         priorities: int | Sequence[int | None] | None = None,
         clients_indices: int | Sequence[int] = 0,
     ) -> Iterator[Output]:
-        """As `distribute`, but give each final output as soon as it is saved.
-
-        Outputs that were finished earlier are not given again; `distribute` returns them all.
-        """
+        """As `distribute`, but give each final output as soon as it is saved; those finished earlier as well."""
         told = ProtocolOptions(retries, resources, priorities, clients_indices)
         return (saved.output() for saved in self._run(protocols, told, set()))
 
-    def _run(self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]) -> Iterator[Saved]:
+    def _run(self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]) -> Iterator[Saved | Earlier]:
         keep = self.options.saving.filter_results
         planned = plan_protocols(protocols, told, keep if callable(keep) else None, self._workers.count)
         self._check_pinned(len(planned))

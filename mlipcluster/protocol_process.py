@@ -138,7 +138,7 @@ class ProtocolProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2 if _closed(self._connection) else 0)
         status = process.poll()
-        process.kill()
+        _kill_all(process)
         process.wait()
         self._connection.close()
         os.close(self._output)
@@ -154,7 +154,7 @@ class ProtocolProcess:
     def kill(self) -> None:
         """End the process from another thread; whoever waits for it notices."""
         if (process := self._process) is not None:
-            process.kill()
+            _kill_all(process)
 
     @property
     def pid(self) -> int | None:
@@ -264,6 +264,12 @@ class ProtocolProcess:
             return ""
         self._read_printed()
         return b"".join(self._printed)[-PRINTED_KEPT:].decode("utf-8", "replace")
+
+
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
+    """End a process and whatever it started and left in its session's group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _count(payload: bytes) -> int:

@@ -19,13 +19,13 @@ from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.errors import MLIPClusterError, RunFolderError
 from mlipcluster.files import RunFolder, write_atomic
 from mlipcluster.options import Saving
-from mlipcluster.outputs.entries import missing_files, newest_by_slot
+from mlipcluster.outputs.entries import PASSED_ON, missing_files, newest_by_slot
 from mlipcluster.outputs.failure import write_failure
 from mlipcluster.outputs.ledger import Ledger
-from mlipcluster.outputs.output import Output
+from mlipcluster.outputs.output import Output, read_output
 from mlipcluster.outputs.rendering import Renderer
 from mlipcluster.recorder import Live, Recorder, Told, output_name, utc
-from mlipcluster.records.identity import Parts, digest, structure_digest
+from mlipcluster.records.identity import Parts, digest
 from mlipcluster.records.packing import decode, encode
 from mlipcluster.records.record import seal
 
@@ -42,10 +42,24 @@ class Found:
         ``"output"``, ``"empty"``, ``"failed"``, or ``"children"`` for a call whose outputs went to the next protocol.
     result : CallResult, optional
         Outputs and updates, for ``"children"``.
+    outputs : tuple of Earlier
+        Final outputs that have a file.
     """
 
     status: str
     result: CallResult | None = None
+    outputs: tuple[Earlier, ...] = ()
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An output that the run folder held before this run."""
+
+    path: Path
+
+    def output(self) -> Output:
+        """Read it."""
+        return read_output(self.path)
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,12 @@ class Saved:
 
 @dataclass
 class _Known:
-    """A call in the ledger: its identity, and which of its outputs have a line."""
+    """A call in the ledger: its identity, and the files of those of its outputs that have a line."""
 
     parts: Parts
     status: str
     count: int
-    have: set[int] = field(default_factory=set)
+    have: dict[int, str | None] = field(default_factory=dict)
 
 
 class RunBook:
@@ -153,7 +167,8 @@ class RunBook:
             elif known.status == "failed" and self.saving.retry_failed:
                 self.again["it failed before"] += 1
             elif known.status in ("failed", "empty") or len(known.have) >= known.count:
-                return Found(known.status)
+                files = (file for _, file in sorted(known.have.items()) if file)
+                return Found(known.status, outputs=tuple(Earlier(self.folder.root / file) for file in files))
             return None
         return self._find_children(live)
 
@@ -174,6 +189,8 @@ class RunBook:
     def save_children(self, live: Live, result: CallResult) -> list[Saved]:
         """Keep a call's outputs for the protocol that works on them next."""
         self._lines[1].append(self._child_entry(live, result))
+        if live.slot in self._known and not self.saving.save_all:  # it failed before: that line no longer holds
+            self._lines[0].append(self._entry(live, result, PASSED_ON, output_name(live, "", 0, 1), final=False))
         return self._save(live, result, final=False) if self.saving.save_all else []
 
     def save_failure(self, live: Live, result: CallResult, attempts: int) -> None:
@@ -206,7 +223,7 @@ class RunBook:
 
     def _save(self, live: Live, result: CallResult, *, final: bool, only: int | None = None) -> list[Saved]:
         known = self._known.get(live.slot)
-        have = known.have if known and known.parts == live.parts else set()
+        have = known.have if known and known.parts == live.parts else {}
         count = len(result.products)
         outputs, entries = [], []
         for index, product in enumerate(result.products):
@@ -296,13 +313,15 @@ class RunBook:
             return None
 
     def _read(self) -> None:
-        calls = newest_by_slot(e for e in self._ledger.entries() if e.get("final", True))
+        calls = newest_by_slot(self._ledger.entries())
         lines = (entry for entries in calls.values() for entry in entries)
         gone = {entry["file"] for entry in missing_files(lines, self.folder.root)}
         for slot, entries in calls.items():
             first = entries[0]
+            if not first["final"]:
+                continue  # passed on to the next protocol: that is in the other file
             output = first.get("output") or (0, 0)
-            have = {e["output"][0] for e in entries if e.get("output") and e["file"] not in gone}
+            have = {e["output"][0]: e["file"] for e in entries if e.get("output") and e["file"] not in gone}
             self._known[slot] = _Known(Parts.from_json(first["parts"]), first["status"], output[1], have)
             self._count += len(have)
         for position, entry in self._intermediate.positions():
@@ -419,9 +438,7 @@ def _result_from(entry: Mapping[str, Any]) -> CallResult:
 
 def _revived(packed: dict[str, Any]) -> Product:
     atoms = decode(packed)
-    return Product(
-        atoms.get_chemical_formula(), packed, digest(packed), {}, pickle.dumps(atoms), structure_digest(atoms)
-    )
+    return Product(atoms.get_chemical_formula(), packed, digest(packed), {}, pickle.dumps(atoms))
 
 
 def formula_of(live: Live) -> str:

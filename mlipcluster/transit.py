@@ -23,7 +23,7 @@ def pack(value: Any) -> bytes:
     try:
         data = pickle.dumps(value)
     except Exception:  # noqa: BLE001 - pickle has no one exception for "only by value"
-        data = bytes(cloudpickle.dumps(value))
+        data = cloudpickle.dumps(value)
     if SMALLEST <= len(data) <= blosc.MAX_BUFFERSIZE:
         squeezed = blosc.compress(data, typesize=1, clevel=5, shuffle=blosc.NOSHUFFLE, cname="lz4")
         if len(squeezed) < len(data):

@@ -147,7 +147,8 @@ class Workers:
             while True:
                 number, future = self._done.get(timeout=timeout) if block else self._done.get_nowait()
                 block = False
-                if self._futures.pop(number, None) is not None:
+                if self._futures.get(number) is future:  # not one of a run that was broken off before
+                    del self._futures[number]
                     yield Returned(number, _gathered(future))
 
     def close(self, *, abort: bool = False) -> None:
@@ -159,6 +160,7 @@ class Workers:
             End what is still running, instead of letting it finish.
         """
         if self._own:
+            self._futures.clear()
             for client in self._clients:
                 client.close(timeout=2)
             if self._cluster is not None:

@@ -15,6 +15,9 @@ from typing import Any
 from mlipcluster.errors import RecordError
 
 Entry = Mapping[str, Any]
+
+PASSED_ON = "passed on"
+"""Status of a call that failed once and succeeded later, with outputs that the next protocol works on."""
 _ALWAYS = ("slot", "status", "identity", "output")
 
 
@@ -199,12 +202,15 @@ def _is_rooted(slot: Slot, calls: Mapping[str, list[Entry]]) -> bool:
     parent = slot.parent
     while parent is not None:
         call = calls.get(str(parent))
-        if call is not None and not any(
-            entry.get("status") == "output" and _index(entry) == slot.lineage[-1] for entry in call
-        ):
+        if call is not None and not any(_gives(entry, slot.lineage[-1]) for entry in call):
             return False
         slot, parent = parent, parent.parent
     return True
+
+
+def _gives(entry: Entry, index: int) -> bool:
+    """Whether a call gave an output of that number; of one that was passed on the ledger does not know how many."""
+    return entry.get("status") == PASSED_ON or (entry.get("status") == "output" and _index(entry) == index)
 
 
 def _order(entry: Entry) -> tuple[Any, ...]:

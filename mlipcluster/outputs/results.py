@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mlipcluster.errors import InputError, RecordError, RunFolderError
 from mlipcluster.files import RunFolder
-from mlipcluster.outputs.entries import Slot, newest
+from mlipcluster.outputs.entries import PASSED_ON, Slot, newest
 from mlipcluster.outputs.failure import read_failure
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output, read_output
@@ -123,7 +123,8 @@ class Results:
 
     def __init__(self, entries: Iterable[Entry], root: str | os.PathLike[str], *, trust: bool = False) -> None:
         self.root = Path(root)
-        self.entries: list[Entry] = newest(entries)
+        # What failed once and was passed on to the next protocol later is neither output nor failure.
+        self.entries: list[Entry] = [entry for entry in newest(entries) if entry.get("status") != PASSED_ON]
         self._trust = trust
 
     @classmethod
