@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import itertools
 import os
@@ -286,7 +287,8 @@ def _split(given: Any) -> tuple[Atoms | None, dict[str, Any]]:
     atoms = kwargs.pop("atoms", None)
     if atoms is not None and not isinstance(atoms, Atoms):
         raise InputError(f"atoms={type(atoms).__name__}: give ase.Atoms or a file name.")
-    return atoms, kwargs
+    # Copied for the same reason as the structure is pickled: a generator may hand in one dictionary again and again.
+    return atoms, copy.deepcopy(kwargs)
 
 
 def _normalised(atoms: Atoms) -> Atoms:
