@@ -149,6 +149,8 @@ def _open(root: Path) -> Repo | None:
         return None
     try:
         repo = Repo(root)
+        # No program that the repository's configuration names is run; nor are its locks taken.
+        repo.git.set_persistent_git_options(c="core.fsmonitor=false", no_optional_locks=True)
         repo.git.rev_parse("--git-dir")
     except (GitError, OSError):
         return None
@@ -164,7 +166,7 @@ def _remote(repo: Repo) -> str:
 
 
 def _diff(repo: Repo, sha1: str) -> str:
-    # No program that the repository's own configuration names is run: no external diff, no text conversion.
+    # As for the monitor in _open: no external diff, no text conversion.
     options = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"]
     target = ["HEAD"] if sha1 else ["--cached"]
     text, cut = _bounded(repo, ["diff", *options, *target, "--"])

@@ -16,6 +16,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from mlipcluster.records import source_text, user_code
@@ -115,7 +116,7 @@ class Graph:
         if user_code.is_user_function(function) or function.__globals__.get("__name__") == self.home:
             self._reached(user_code.module_of(function))
             return self._add(id(function), name, function, lambda: self._function(function, name))
-        inner = [cell.cell_contents for cell in function.__closure__ or () if _is_code(_contents(cell))]
+        inner = [value for cell in function.__closure__ or () if _holds_code(value := _contents(cell))]
         wrapped = getattr(function, "__wrapped__", None)
         # By its own module: what wraps a user's function says it is from the user's.
         name = f"{function.__globals__.get('__name__', '')}.{function.__code__.co_name}"
@@ -172,7 +173,8 @@ class Graph:
         name = f"{owner}.{key}"
         if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)):
             return self._values(value, name)
-        return self._add(("global", owner, key), name, value, lambda: self._values(value, name))
+        beside = _beside(value, sys.modules.get(owner))
+        return self._add(("global", owner, key), name, value, lambda: beside or self._values(value, name))
 
     def _import(self, statement: Import, namespace: Mapping[str, Any]) -> dict[str, Any]:
         name = statement.name
@@ -295,6 +297,23 @@ def _is_code(value: Any) -> bool:
     return isinstance(value, (types.FunctionType, type, types.MethodType, functools.partial))
 
 
+def _holds_code(value: Any) -> bool:
+    """Whether it is code, or a table of code such as `functools.singledispatch` keeps."""
+    if isinstance(value, Mapping):
+        return any(_is_code(item) for item in value.values())
+    return _is_code(value) or (isinstance(value, (list, tuple)) and any(_is_code(item) for item in value))
+
+
+def _beside(value: Any, module: types.ModuleType | None) -> Any:
+    """Form of a path under the folder of the module that names it: another checkout is no other code."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(value, (str, PurePath)) or not isinstance(file, str):
+        return None
+    folder = PurePath(file).parent
+    path = PurePath(value)
+    return ["beside", path.relative_to(folder).as_posix()] if folder in (path, *path.parents) else None
+
+
 def _is_method(value: Any) -> bool:
     return _unwrapped(value) is not None or isinstance(value, property)
 
@@ -305,9 +324,9 @@ def _unwrapped(value: Any) -> types.FunctionType | None:
     return value if isinstance(value, types.FunctionType) else None
 
 
-def _innermost(function: types.FunctionType) -> types.CodeType:
+def _innermost(function: types.FunctionType) -> types.FunctionType:
     inner = inspect.unwrap(function)
-    return inner.__code__ if isinstance(inner, types.FunctionType) else function.__code__
+    return inner if isinstance(inner, types.FunctionType) else function
 
 
 def _sunder(key: str) -> bool:

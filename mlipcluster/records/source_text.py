@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import hashlib
 import linecache
 import textwrap
 import types
@@ -15,6 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from mlipcluster.errors import InputError
+from mlipcluster.records.canonical import canonical
 
 _FUTURE = 0
 for _name in __future__.all_feature_names:
@@ -38,10 +42,10 @@ class _File:
 
 @dataclass(frozen=True)
 class Found:
-    """A piece of source: its text, and its normalised form (JSON-able)."""
+    """A piece of source: its text, and the SHA-256 of its normalised form."""
 
     text: str
-    form: Any
+    form: str
 
 
 def function_source(function: types.FunctionType) -> Found | None:
@@ -54,7 +58,7 @@ def function_source(function: types.FunctionType) -> Found | None:
     if file is None or not any(same_code(code, other) for other in file.codes.get(_key(code), ())):
         return None
     node = _pick(code, file.functions.get(_key(code), []))
-    return None if node is None else Found(_text(file, node), normalise(node))
+    return None if node is None else _found(_text(file, node), node)
 
 
 def class_source(cls: type) -> Found | None:
@@ -64,7 +68,7 @@ def class_source(cls: type) -> Found | None:
         for member in vars(cls).values()
         if isinstance(member, types.FunctionType)
         and member.__qualname__ == f"{cls.__qualname__}.{member.__code__.co_name}"
-        and not is_generated(member.__code__)
+        and not is_generated(member)
     ]
     for name, namespace in _class_files(cls, own):
         file = _file(name, namespace, 0)
@@ -72,14 +76,20 @@ def class_source(cls: type) -> Found | None:
         lines = [f.__code__.co_firstlineno for f in own if f.__code__.co_filename == name]
         nodes = [node for node in nodes if all(node.lineno <= line <= (node.end_lineno or line) for line in lines)]
         if file and nodes:
-            return Found(_text(file, nodes[-1]), normalise(nodes[-1]))
+            return _found(_text(file, nodes[-1]), nodes[-1])
     return None
 
 
 def module_source(file_name: str, namespace: dict[str, Any] | None = None) -> Found | None:
     """The source of a whole module."""
     file = _file(file_name, namespace or {}, 0)
-    return None if file is None else Found("".join(file.lines), normalise(file.tree))
+    return None if file is None else _found("".join(file.lines), file.tree)
+
+
+def is_generated(function: types.FunctionType) -> bool:
+    """Whether a function was made of text that no file or notebook's cell holds."""
+    # Python 3.13 keeps the text of `python -c` under the name that generated functions bear, too.
+    return function.__code__.co_filename.startswith("<") and function_source(function) is None
 
 
 def code_form(code: types.CodeType) -> Any:
@@ -127,6 +137,13 @@ def normalise(node: Any, in_class: bool = False) -> Any:
     return form
 
 
+def _found(text: str, node: ast.AST) -> Found | None:
+    try:
+        return Found(text, hashlib.sha256(canonical(normalise(node)).encode("ascii")).hexdigest())
+    except (RecursionError, InputError):
+        return None  # a sum of a thousand terms; its bytecode is flat
+
+
 def _without_hint(node: ast.AnnAssign) -> Any:
     target = normalise(node.target)
     if node.value is None:
@@ -161,11 +178,6 @@ def _same_constant(a: Any, b: Any) -> bool:
     if isinstance(a, types.CodeType) and isinstance(b, types.CodeType):
         return same_code(a, b)
     return type(a) is type(b) and (a == b or repr(a) == repr(b)) and (isinstance(a, frozenset) or repr(a) == repr(b))
-
-
-def is_generated(code: types.CodeType) -> bool:
-    """Whether code was neither read from a file nor typed into a notebook's cell."""
-    return code.co_filename.startswith("<") and code.co_filename not in linecache.cache
 
 
 def _class_files(cls: type, own: list[types.FunctionType]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import enum
 import functools
+import hashlib
+import logging
 import random
 import types
 from collections.abc import Callable, Mapping
@@ -96,7 +99,8 @@ class Values:
     def _reduced(self, value: Any, kind: type) -> Any:
         """What pickle would keep of an object, without pickling it."""
         try:
-            reduced = value.__reduce_ex__(4)
+            registered = copyreg.dispatch_table.get(kind)  # regular expressions, unions of types
+            reduced = registered(value) if registered else value.__reduce_ex__(4)
         except Exception as error:
             raise Unhashable(_name(kind)) from error
         if isinstance(reduced, str):
@@ -149,6 +153,9 @@ def _library_form(values: Values, value: Any) -> Any:
             return ["calculator", values.form(type(value)), values.form(dict(value.parameters))]
         if isinstance(value, np.ufunc):
             return ["ufunc", value.__name__]
+        if type(value) is np.ndarray and value.dtype.kind in "biufc":
+            plain = value.astype(value.dtype.newbyteorder("<"))
+            return ["array", plain.dtype.str, list(plain.shape), hashlib.sha256(plain.tobytes()).hexdigest()]
         return ["packed", encode(value, pickles=False, compress=False)]
     except InputError:
         return None
@@ -185,6 +192,10 @@ def _path(_: Values, value: PurePath) -> Any:
     return ["path", str(value)]
 
 
+def _logger(_: Values, value: logging.Logger) -> Any:  # noqa: ARG001 - named after its module, and decides nothing
+    return ["logger"]
+
+
 def _slot(_: Values, value: Any) -> Any:
     return [type(value).__name__, value.__name__]
 
@@ -197,6 +208,7 @@ _METHODS: tuple[tuple[Any, Callable[[Any, Any], Any]], ...] = (
     ((staticmethod, classmethod, functools.cached_property), _descriptor),
     (enum.Enum, _enum),
     (PurePath, _path),
+    (logging.Logger, _logger),
     (
         (
             types.MemberDescriptorType,

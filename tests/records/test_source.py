@@ -581,6 +581,131 @@ def test_a_calculator_counts_by_what_it_was_made_with(load):
     assert describe(load(text.replace("False", "True")).protocol).digest != before
 
 
+def test_where_a_module_lies_is_no_value(load):
+    text = """
+        import logging, os
+        from pathlib import Path
+        logger = logging.getLogger(__name__)
+        HERE = Path(__file__).parent / "data" / "x.csv"
+        THERE = os.path.join(os.path.dirname(__file__), "y")
+        def protocol(atoms):
+            logger.info("%s", atoms)
+            return HERE, THERE
+    """
+    before = describe(load(text).protocol)
+    assert describe(load(text, "another_name").protocol).digest == before.digest
+    after = describe(load(text.replace("x.csv", "z.csv")).protocol)
+    assert difference(before.dependencies, after.dependencies) == ["mine.HERE changed"]
+    assert unhashable(before) == []
+
+
+KINDS = """
+import abc
+import contextlib
+import enum
+import functools
+import re
+import typing
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Point(typing.NamedTuple):
+    x: int = 1
+    y: int = 2
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def go(self): ...
+
+
+class Slotted(Abstract):
+    __slots__ = ("a",)
+
+    def __init__(self):
+        self.a = 5
+
+    def go(self):
+        return super().go()
+
+    @functools.cached_property
+    def cached(self):
+        return 6
+
+    @classmethod
+    def make(cls):
+        return cls()
+
+
+@contextlib.contextmanager
+def context():
+    yield 7
+
+
+@functools.singledispatch
+def many(x):
+    return 8
+
+
+@many.register
+def _(x: int):
+    return 9
+
+
+@functools.lru_cache
+def remembered(x):
+    return 10
+
+
+slotted = Slotted()
+union: typing.Any = int | None
+pattern = re.compile("a+")
+
+
+def protocol(atoms, point=Point()):
+    with context():
+        return Colour.RED, point, slotted, many(3), remembered(1), union, pattern, Slotted.make()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("RED = 1", "RED = 3"),
+        ("BLUE = 2", "BLUE = 3"),
+        ("x: int = 1", "x: int = 3"),
+        ("self.a = 5", "self.a = 6"),
+        ("super().go()", "super().go"),
+        ("return 6", "return 5"),
+        ("return cls()", "return cls"),
+        ("yield 7", "yield 6"),
+        ("return 8", "return 7"),
+        ("return 9", "return 7"),
+        ("return 10", "return 9"),
+        ("int | None", "str | None"),
+        ("a+", "a*"),
+    ],
+)
+def test_classes_and_wrappers_of_every_kind(load, old, new):
+    before = describe(load(KINDS).protocol)
+    module = load(KINDS)
+    module.remembered(1)
+    assert describe(module.protocol).digest == before.digest
+    assert not unhashable(before)
+    assert describe(load(KINDS.replace(old, new)).protocol).digest != before.digest
+
+
+def test_a_sum_of_hundreds_of_terms(load):
+    text = "def protocol(atoms):\n    return " + " + ".join(["atoms"] * 500) + "\n"
+    before = describe(load(text).protocol).digest
+    assert describe(load(text.replace("atoms +", "atoms  +")).protocol).digest == before
+    assert describe(load(text.replace("return atoms +", "return atoms -")).protocol).digest != before
+
+
 def test_values_that_contain_themselves(load):
     text = "x = [1]\nx.append(x)\nd = {'x': x}\nd['d'] = d\ndef protocol(atoms):\n    return x, d\n"
     before = describe(load(text).protocol).digest
