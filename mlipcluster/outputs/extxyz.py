@@ -22,6 +22,8 @@ def frame(atoms: Atoms) -> Frame:
     buffer = StringIO()
     write_extxyz(buffer, visible)
     count, comment, rows = buffer.getvalue().split("\n", 2)
+    if ":move_mask:" not in comment:  # older versions of ASE write no constraints
+        hidden += [f"constraint {type(constraint).__name__}" for constraint in visible.constraints]
     return Frame(f"{count}\n{comment}{info}", f"\n{rows}", tuple(hidden))
 
 

@@ -40,8 +40,12 @@ def test_results_constraints_and_arrays_come_back(rich):
     assert seen.pbc.tolist() == [True, False, True]
     np.testing.assert_array_equal(seen.cell.array, rich.cell.array)
     fixed = {(index, axis) for c in seen.constraints for index in c.index for axis in np.flatnonzero(~mask(c))}
-    assert fixed == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 2)}
-    assert hidden == ("constraint Hookean", "result 'descriptors'")
+    told = {"constraint Hookean", "result 'descriptors'"}
+    if fixed:
+        assert fixed == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 2)}
+    else:  # ASE before 3.26
+        told |= {"constraint FixAtoms", "constraint FixCartesian"}
+    assert set(hidden) == told
 
 
 def mask(constraint):
