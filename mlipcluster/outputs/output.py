@@ -136,7 +136,7 @@ def _atoms(contents: Contents, record: Mapping[str, Any], trust: bool) -> Atoms:
     try:
         packed = record["metadata"]["result"]["atoms"]
     except (KeyError, TypeError):
-        return contents.format.read(contents.text)
+        return contents.seen()
     atoms = decode(packed, trust=trust)
     if not isinstance(atoms, Atoms):
         raise RecordError("metadata.result.atoms of the record is no structure; restore the file from a copy")
