@@ -5,4 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 
 prepare_venv ""
-exec .venv/bin/python -m mlipcluster quickstart --output runs/quickstart "$@"
+status=0
+.venv/bin/python -m mlipcluster quickstart --output runs/quickstart "$@" || status=$?
+printf '\nFirst, so that these commands are found:\n  source .venv/bin/activate\n'
+exit "$status"

@@ -20,6 +20,16 @@ find_python() {
     fail "no Python >= 3.10 found; install one, or name it: PYTHON=/path/to/python3 bash $0"
 }
 
+# find_version 3.9: a Python of that version, from the PATH or among pyenv's; nothing when there is none.
+find_version() {
+    local version path='import sys; print(sys.executable)'
+    "python$1" -c "$path" 2>/dev/null && return
+    for version in $(pyenv versions --bare 2>/dev/null | grep "^$1\\.[0-9]*$" | sort -rV); do
+        PYENV_VERSION=$version "python$1" -c "$path" 2>/dev/null && return
+    done
+    return 0
+}
+
 # make_environment FOLDER: an empty environment with uv in it. pip brings uv: it knows this machine's settings.
 make_environment() {
     local folder=$1 python

@@ -30,22 +30,42 @@ prepare_chgnet() {
     export MLIPCLUSTER_TEST_CHGNET_PYTHON="$PWD/$CHGNET/bin/python"
 }
 
+# Socket workers also serve models that live in Python 3.9; tested where this machine has one.
+prepare_python39() {
+    local folder=.envs/python39 python wanted
+    python=$(find_version 3.9)
+    [ -n "$python" ] || return 0
+    wanted=$(fingerprint "$python")
+    if ! grep -qxF -- "$wanted" "$folder/prepared" 2>/dev/null; then
+        heading "building $folder"
+        rm -rf "$folder"
+        .venv/bin/uv venv --quiet --python "$python" "$folder"
+        .venv/bin/uv pip install --quiet --python "$folder/bin/python" ase numpy || return 0
+        echo "$wanted" >"$folder/prepared"
+    fi
+    export MLIPCLUSTER_TEST_PYTHON39="$PWD/$folder/bin/python"
+}
+
 # The oldest direct dependencies allowed, with the oldest Python allowed where this machine has it.
 prepare_oldest() {
-    local wanted
-    wanted=$(fingerprint oldest)
-    grep -qxF -- "$wanted" .envs/oldest/prepared 2>/dev/null && return
-    heading "building .envs/oldest"
-    .venv/bin/uv venv --quiet --clear --no-python-downloads --python 3.10 .envs/oldest 2>/dev/null ||
-        .venv/bin/uv venv --quiet --clear --python .venv/bin/python .envs/oldest
-    .venv/bin/uv pip install --quiet --python .envs/oldest/bin/python --resolution lowest-direct --editable ".[dev]"
-    echo "$wanted" >.envs/oldest/prepared
+    local folder=.envs/oldest python wanted
+    python=$(find_version 3.10)
+    wanted=$(fingerprint "oldest ${python:=.venv/bin/python}")
+    grep -qxF -- "$wanted" "$folder/prepared" 2>/dev/null && return
+    heading "building $folder"
+    rm -rf "$folder"
+    .venv/bin/uv venv --quiet --python "$python" "$folder"
+    .venv/bin/uv pip install --quiet --python "$folder/bin/python" --resolution lowest-direct --editable ".[dev]"
+    echo "$wanted" >"$folder/prepared"
 }
 
 prepare_venv dev
 export PATH="$PWD/.venv/bin:$PATH"
 if [ -z "${MLIPCLUSTER_TEST_CHGNET_PYTHON:-}" ]; then
     prepare_chgnet
+fi
+if [ -z "${MLIPCLUSTER_TEST_PYTHON39:-}" ]; then
+    prepare_python39
 fi
 if [ "${1:-}" = --oldest ]; then
     shift
