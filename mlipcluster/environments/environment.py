@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -83,9 +84,9 @@ class Environment:
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; empty fields of packages are left out."""
+        """As a JSON object, with ``digest``; builds and channels only of packages that have them."""
         packed = asdict(self)
-        packed["packages"] = [{k: v for k, v in asdict(package).items() if v} for package in self.packages]
+        packed["packages"] = [_package_json(package) for package in self.packages]
         packed["drift"] = list(self.drift)
         packed["digest"] = self.digest
         return packed
@@ -112,6 +113,10 @@ class Environment:
 
 _TEXTS = tuple(field.name for field in fields(Environment) if field.name not in {"packages", "drift"})
 _PACKAGE = frozenset(field.name for field in fields(Package))
+
+
+def _package_json(package: Package) -> dict[str, str]:
+    return {key: value for key, value in asdict(package).items() if value or key not in {"build", "channel"}}
 
 
 def difference(recorded: Environment, here: Environment) -> list[str]:
@@ -149,8 +154,9 @@ def _package_lines(name: str, before: tuple[Package, ...], after: tuple[Package,
     if before == after:
         return []
     if len(before) != 1 or len(after) != 1:
-        only_before = [f"only recorded: {package}" for package in before if package not in after]
-        return only_before + [f"only here: {package}" for package in after if package not in before]
+        gone, come = Counter(before) - Counter(after), Counter(after) - Counter(before)
+        lines = [f"only recorded: {package}" for package in gone.elements()]
+        return lines + [f"only here: {package}" for package in come.elements()]
     there, now = before[0], after[0]
     if there.version != now.version:
         return [f"{name} {there.version} -> {now.version}"]

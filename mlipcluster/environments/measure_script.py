@@ -68,11 +68,16 @@ def without_credentials(text: str) -> str:
 
     The user ``git`` of an SSH address stays: without it the address is another one.
     """
-    text = re.sub(r"(ssh://git@)|([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#\"'@]*(?:@[^\s/?#\"'@]*)*@", r"\1\2", text)
-    text = re.sub(r"(://[^\s\"']*?)/t/[^\s/\"']+(?=/)", r"\1", text)
+    text = re.sub(r"([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s/?#\"']*@)", _without_user, text)
+    text = re.sub(r"(https?://[^\s\"']*?)/t/[^\s/\"']+(?=/)", r"\1", text)
     named = r"[\w.-]*(?:token|secret|passw|api_?key|sig|auth|credential)[\w.-]*=[^&#\s\"']*"
     text = re.sub(r"(?i)(?<=[?&])" + named + "&", "", text)
     return re.sub(r"(?i)[?&]" + named, "", text)
+
+
+def _without_user(match: re.Match[str]) -> str:
+    keeps = match.group(1).endswith("ssh://") and match.group(2) == "git@"
+    return match.group(0) if keeps else match.group(1)
 
 
 def _level() -> str:
@@ -134,7 +139,7 @@ def _origin(path: str) -> dict[str, Any]:
         found = {"url": url, "subdirectory": origin.get("subdirectory", "")}
         if vcs:
             found.update(vcs=vcs.get("vcs", ""), commit=vcs.get("commit_id", ""))
-        elif folder.get("editable") or folder:
+        elif "dir_info" in origin:
             found["editable"] = bool(folder.get("editable"))
         hashes = archive.get("hashes") or {}
         found["hash"] = (
@@ -142,7 +147,7 @@ def _origin(path: str) -> dict[str, Any]:
         )
         if found.get("editable"):
             found.update(_checkout(_local(url)))
-        elif folder:
+        elif "dir_info" in origin:
             found["record"] = _files_digest(_read(os.path.join(path, "RECORD")))
     except (ValueError, AttributeError, TypeError):
         return {}
@@ -178,7 +183,7 @@ def _git(folder: str, *arguments: str) -> str:
     command.extend(arguments)
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - git, with arguments of our own
             command,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mlipcluster.environments import uv as uv_row
+from mlipcluster.environments.environment import Package
+from mlipcluster.environments.measure import measure
+
+LOCK = """version = 1
+requires-python = ">=3.10"
+
+[[package]]
+name = "numpy"
+version = "2.0.1"
+source = { registry = "https://me:secret@pypi.example.org/simple" }
+
+[[package]]
+name = "forked"
+version = "1.0"
+
+[[package]]
+name = "forked"
+version = "2.0"
+
+[[package]]
+name = "My_Project"
+source = { editable = "." }
+
+[[package]]
+name = "not-here"
+version = "1"
+"""
+
+
+def _project(make_environment, tmp_path, **versions):
+    project = tmp_path / "project ü"
+    project.mkdir()
+    (project / "uv.lock").write_text(LOCK)
+    (project / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    environment = make_environment(".venv", project)
+    for name, version in versions.items():
+        environment.install(name, version)
+    return environment
+
+
+def test_a_uv_project_has_its_own_lock(make_environment, tmp_path):
+    environment = _project(make_environment, tmp_path, numpy="2.0.1", forked="2.0", my_project="0.1")
+    measured = measure(environment.python)
+    assert (measured.manager, measured.lock_name, measured.toml_format) == ("uv", "uv.lock", "pyproject.toml")
+    assert measured.lock == LOCK.replace("me:secret@", "")
+    assert measured.toml == '[project]\nname = "x"\n'
+    assert measured.drift == ()
+
+
+def test_drift_from_the_lock_is_told(make_environment, tmp_path):
+    environment = _project(make_environment, tmp_path, numpy="2.0.2", forked="3", extra="1")
+    assert measure(environment.python).drift == (
+        "extra 1 is installed but not in uv.lock",
+        "forked 3 is installed, uv.lock says 1.0 or 2.0",
+        "numpy 2.0.2 is installed, uv.lock says 2.0.1",
+    )
+
+
+def test_the_lock_of_the_folder_above_belongs_to_a_dot_venv_only(make_environment, tmp_path):
+    _project(make_environment, tmp_path)
+    other = make_environment("other", tmp_path / "project ü")
+    assert measure(other.python).lock_name == "requirements.txt"
+
+
+def test_locked_versions():
+    assert uv_row.locked_versions(LOCK) == {
+        "numpy": {"2.0.1"},
+        "forked": {"1.0", "2.0"},
+        "my-project": set(),
+        "not-here": {"1"},
+    }
+    assert uv_row.locked_versions("") == {}
+
+
+def test_requirements(environment):
+    environment.install("numpy", "2.0")
+    environment.install("torch", "2.4.0+cpu")
+    vcs = {"vcs": "git", "commit_id": "a" * 40}
+    environment.install("tool", "1", url="https://t0ken@h.org/r", vcs_info=vcs, subdirectory="py")
+    environment.install("archive", "3", url="https://h.org/a.whl", archive_info={"hashes": {"sha256": "b"}})
+    environment.install("local", "4", url="file:///home/me/local", dir_info={})
+    lines = measure(environment.python).lock.splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        "archive @ https://h.org/a.whl#sha256=b",
+        "numpy==2.0",
+        f"tool @ git+https://h.org/r@{'a' * 40}#subdirectory=py",
+        "torch==2.4.0+cpu",
+    ]
+    assert any(line.startswith("# local 4: from local") for line in lines)
+    assert any("hashes" in line for line in lines)
+    assert any("--extra-index-url" in line for line in lines)
+
+
+def test_conda_packages_and_what_pip_added(environment):
+    url = "https://c.example.org/t/se-cret/forge/linux-64/python-3.11.7-h0.conda"
+    channel = "https://me:pw@c.example.org/t/se-cret/forge/linux-64"
+    environment.conda("python", "3.11.7", "h0", url=url, channel=channel, md5="abc")
+    environment.conda("libfoo", "1", "h1")
+    (environment.install("numpy", "2.0") / "INSTALLER").write_text("conda\n")
+    (environment.install("ase", "3.25") / "INSTALLER").write_text("pip\n")
+    measured = measure(environment.python)
+    assert measured.packages == (
+        Package("ase", "3.25", "index"),
+        Package("libfoo", "1", "conda", "h1", ""),
+        Package("python", "3.11.7", "conda", "h0", "https://c.example.org/forge/linux-64"),
+    )
+    assert measured.lock_name == "explicit.txt"
+    lines = measured.lock.splitlines()
+    assert "@EXPLICIT" in lines
+    assert "https://c.example.org/forge/linux-64/python-3.11.7-h0.conda#abc" in lines
+    assert "#   ase==3.25" in lines
+    assert "secret" not in str(measured).replace("se-cret", "secret")
+
+
+def test_conda_packages_that_cannot_be_read_are_left_out(environment):
+    environment.conda("good", "1")
+    (environment.prefix / "conda-meta" / "bad.json").write_text("{")
+    (environment.prefix / "conda-meta" / "worse.json").write_text("[]")
+    (environment.prefix / "conda-meta" / "history").write_text("x")
+    assert [package.name for package in measure(environment.python).packages] == ["good"]
+
+
+@pytest.mark.slow
+def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
+    """What uv itself makes of the lock of an environment that uv made, without asking the network."""
+    wheelhouse = tmp_path / "wheel house"
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "pyproject.toml").write_text('[project]\nname = "tiny-thing"\nversion = "1.5"\n')
+    python = tmp_path / "env" / "bin" / "python"
+    run = [uv, "--offline", "--quiet"]
+    subprocess.run([*run, "venv", "--python", sys.executable, str(tmp_path / "env")], check=True)
+    wheelhouse.mkdir()
+    _tiny_wheel(wheelhouse)
+    options = ["--no-index", "--find-links", str(wheelhouse)]
+    subprocess.run([*run, "pip", "install", *options, "--python", str(python), "tiny-thing"], check=True)
+    measured = measure(python)
+    assert measured.manager == "uv"
+    (tmp_path / measured.lock_name).write_text(measured.lock)
+    other = tmp_path / "other" / "bin" / "python"
+    subprocess.run([*run, "venv", "--python", sys.executable, str(tmp_path / "other")], check=True)
+    command = [*run, "pip", "install", *options, "--python", str(other), "-r", str(tmp_path / measured.lock_name)]
+    subprocess.run(command, check=True)
+    assert measure(other).digest == measured.digest
+
+
+def _tiny_wheel(folder):
+    import zipfile
+
+    with zipfile.ZipFile(folder / "tiny_thing-1.5-py3-none-any.whl", "w") as wheel:
+        info = "tiny_thing-1.5.dist-info"
+        wheel.writestr("tiny_thing.py", "x = 1\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.5\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
