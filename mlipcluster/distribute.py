@@ -193,12 +193,12 @@ class Distribution:
     def _live(self, task: Task, given: _Input, lineage: tuple[int, ...], trail: Trail) -> Live:
         step = len(lineage)
         protocol = self._work.protocols[step]
-        slot = Slot(task.key, task.replicate, lineage, step)
+        slot = Slot(task.place, task.replicate, lineage, step)
         first = step == 0
         seeds = self._work.pinned.seeds
         parts = Parts(
             # A first call's structure and parameters are in its key, which no other task shares.
-            structure=task.key if first else given.digest[:32],
+            structure=task.place if first else given.digest[:32],
             parameters="" if first else parameters_digest(given.kwargs)[:32],
             protocol=protocol.source.digest,
             calculator=self._work.facts.for_call(protocol.wanted, task.calculator),

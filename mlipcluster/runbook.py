@@ -235,7 +235,9 @@ class RunBook:
                 record = self.recorder.record(live, result, product, (name, (*live.call.task.lineage, index)))
             path = self._write(product, record)
             entry = self._entry(live, result, "output", name, output=[index, count], final=final)
-            entry["file"] = path.relative_to(self.folder.root).as_posix() if path else None
+            if path is not None:
+                entry["file"] = path.relative_to(self.folder.root).as_posix()
+                entry["bytes"] = path.stat().st_size
             entry["scores"] = product.scores
             entry["result_digest"] = product.digest
             if self.saving.simulation_records_in_scorefile:
@@ -274,6 +276,7 @@ class RunBook:
             "parts": live.parts.to_json(),
             "file": None,
             "source": live.task.source,
+            "task": live.task.key,
             "replicate": live.task.replicate,
             "calculator": live.task.calculator,
             "protocols": list(self._protocol_names[: live.call.task.step + 1]),
@@ -313,9 +316,9 @@ class RunBook:
             return None
 
     def _read(self) -> None:
-        calls = newest_by_slot(self._ledger.entries())
+        calls = newest_by_slot(self._ledger.entries(), names=("parts", "final", "file", "bytes"))
         lines = (entry for entries in calls.values() for entry in entries)
-        gone = {entry["file"] for entry in missing_files(lines, self.folder.root)}
+        gone = {entry["file"] for entry in missing_files(lines, self.folder.root, sizes=True)}
         for slot, entries in calls.items():
             first = entries[0]
             if not first["final"]:

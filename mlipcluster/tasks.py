@@ -8,7 +8,7 @@ import itertools
 import os
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,8 @@ class Task:
     Attributes
     ----------
     key : str
-        Identity of structure, keyword arguments and calculator's name, 32 hexadecimal digits.
+        Identity of structure and keyword arguments, 32 hexadecimal digits; seeds depend on it, so that several
+        calculators meet the same random numbers.
     source : str
         Where it came from, for people.
     structure : bytes or None
@@ -56,6 +57,11 @@ class Task:
     replicate: int = 0
     calculator: str = ""
     error: Exception | None = None
+
+    @property
+    def place(self) -> str:
+        """Key, and the calculator's name where there are several: what no other task of the run has."""
+        return f"{self.key}:{self.calculator}" if self.calculator else self.key
 
     @property
     def atoms(self) -> Atoms | None:
@@ -132,22 +138,22 @@ class TaskSource:
         self.duplicates.clear()
         seen: Counter[str] = Counter()
         for source, given in _items(self._tasks, "task"):
-            for name in self._calculators:
-                task = self._read(source, given, name)
-                # A task handed in twice is another repeat of the first: its own seed, its own outputs.
-                repeat = seen[task.key] * self._nstruct
-                seen[task.key] += 1
-                if seen[task.key] == 2:
-                    self.duplicates.append(task.source)
-                for replicate in range(repeat, repeat + self._nstruct):
-                    if task.error is not None and replicate > repeat:
-                        break
-                    if self._replicate is None:
-                        yield _with_replicate(task, replicate)
-                    elif replicate == repeat:
-                        yield _with_replicate(task, self._replicate)
+            task = self._read(source, given)
+            # A task handed in twice is another repeat of the first: its own seed, its own outputs.
+            first = seen[task.key] * self._nstruct
+            seen[task.key] += 1
+            if seen[task.key] == 2:
+                self.duplicates.append(task.source)
+            for replicate in self._replicates(task, first):
+                for calculator in self._calculators:
+                    yield replace(task, replicate=replicate, calculator=calculator)
 
-    def _read(self, source: str, given: Any, calculator: str) -> Task:
+    def _replicates(self, task: Task, first: int) -> Sequence[int]:
+        if self._replicate is not None:
+            return (self._replicate,)
+        return (first,) if task.error is not None else range(first, first + self._nstruct)
+
+    def _read(self, source: str, given: Any) -> Task:
         atoms: Atoms | None = None
         kwargs: dict[str, Any] = {}
         try:
@@ -159,11 +165,11 @@ class TaskSource:
                 atoms = _normalised(atoms)
                 check_structure(atoms, source)
             structure = None if atoms is None else pickle.dumps(atoms)
-            return Task(task_key(atoms, kwargs, calculator), source, structure, kwargs, 0, calculator)
+            return Task(task_key(atoms, kwargs), source, structure, kwargs)
         except Exception as error:  # noqa: BLE001 - recorded as the failure of this task; the others go on
             # Keyed by what went wrong too: the same file, mended, is another task.
-            key = task_key(None, {"source": source, "error": f"{type(error).__name__}: {error}"}, calculator)
-            return Task(key, source, None, {}, 0, calculator, error)
+            key = task_key(None, {"source": source, "error": f"{type(error).__name__}: {error}"})
+            return Task(key, source, None, error=error)
 
 
 def check_structure(atoms: Atoms, source: str) -> None:
@@ -197,10 +203,6 @@ def _spans(vectors: np.ndarray) -> bool:
         (a, b, c), (d, e, f), (g, h, i) = vectors.tolist()
         return bool(abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) > SMALLEST_VOLUME)
     return bool(np.linalg.matrix_rank(vectors) == len(vectors))
-
-
-def _with_replicate(task: Task, replicate: int) -> Task:
-    return replace(task, replicate=replicate) if replicate else task
 
 
 def _items(tasks: Any, source: str) -> Iterator[tuple[str, Any]]:
