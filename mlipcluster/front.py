@@ -188,6 +188,7 @@ class MLIPCluster:
         keep = self.options.saving.filter_results
         planned = plan_protocols(protocols, told, keep if callable(keep) else None, self._workers.count)
         self._check_pinned(len(planned))
+        self._workers.check_resources([protocol.step for protocol in planned])
         git = _repository(planned)
         _check_git(self.options.checks.sha1, git)
         self._check_first_task(planned)

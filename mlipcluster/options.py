@@ -15,6 +15,8 @@ from mlipcluster.errors import InputError
 from mlipcluster.outputs.formats import FORMATS
 
 COMPRESSIONS = ("", "gz", "bz2", "xz")
+TAKEN = ("run.json", "intermediate.jsonl", "calculators.json", "environments", "failures", "protocols")
+"""Names in the run folder that cannot be chosen (`mlipcluster.files.RunFolder`)."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,16 @@ class Saving:
         for name in self.accept_changes:
             if name not in ("protocol", "calculator", "environment"):
                 raise InputError(f"accept_changes: {name!r} is not one of protocol, calculator, environment.")
+        self._check_names()
+
+    def _check_names(self) -> None:
         for name in ("output_dir_name", "logs_dir_name", "scorefile_name"):
             if not re.fullmatch(r"[\w.-]+", getattr(self, name)) or getattr(self, name).startswith("."):
                 raise InputError(f"{name}={getattr(self, name)!r} is not a plain name inside the run folder.")
+        names = [self.output_dir_name, self.logs_dir_name, self.scorefile_name]
+        for name in names:
+            if names.count(name) > 1 or name in TAKEN:
+                raise InputError(f"the run folder has something else named {name!r}; choose another name.")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 PRINTED_KEPT = 1 << 16
 """Bytes kept of what a call prints: the last ones."""
 
+LOOK_SECONDS = 1.0
+"""How often a process that says nothing is looked after."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 _CHUNK, _INTRODUCE, _STARTED, _RESULT, _INTRODUCTION, _DONE = b"C", b"P", b"S", b"R", b"I", b"D"
@@ -76,6 +79,7 @@ class ProtocolProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: str | None = None
         self._run = ""
+        self._begun = 0.0
 
     def run_chunk(self, job: Job, payload: bytes) -> ChunkResult:
         """Run the calls of a chunk in order.
@@ -100,7 +104,8 @@ class ProtocolProcess:
             except (_Died, _TookTooLong) as end:
                 tail = self._tail()
                 status = self.stop()
-                results.append(transit.pack(_ended(job, payload, len(results), end, status)))
+                call: Call = transit.unpack(payload)[len(results)]
+                results.append(transit.pack(_ended(job, call, self._begun, (end, status))))
                 if tail:
                     printed[len(results) - 1] = tail
             except BaseException:
@@ -201,10 +206,12 @@ class ProtocolProcess:
         self, job: Job, count: int, results: list[bytes], printed: dict[int, str], introductions: list[bytes]
     ) -> None:
         deadline = None
+        self._begun = time.time()
         while True:
             kind, body = self._receive(deadline)
             if kind == _STARTED:
                 deadline = time.monotonic() + job.timeout if job.timeout else None
+                self._begun = time.time()
                 self._forget_printed()
             elif kind == _INTRODUCTION:
                 introductions.append(body)
@@ -214,6 +221,7 @@ class ProtocolProcess:
                     printed[len(results)] = text
                     self._forget_printed()
                 results.append(body)
+                self._begun = time.time()
             elif kind == _DONE:
                 if len(results) != count:
                     raise _Died
@@ -222,8 +230,9 @@ class ProtocolProcess:
     def _receive(self, deadline: float | None) -> tuple[bytes, bytes]:
         """Wait for the next message; meanwhile read what is printed, so that the process never blocks on it."""
         while True:
-            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = wait([self._connection, *self._outputs], remaining)
+            # Looked after every second: a process that it forked may hold the connection open for ever.
+            remaining = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
+            ready = wait([self._connection, *self._outputs], max(0.0, remaining))
             if self._output in ready and not self._read_printed():
                 self._outputs = []  # closed by the protocol: always "ready" from now on
             if self._connection in ready:
@@ -233,10 +242,8 @@ class ProtocolProcess:
                 except (EOFError, OSError):
                     raise _Died from None
                 return message[:1], message[1:]
-            if not ready and deadline is not None:
-                raise _TookTooLong
             if self._process is None or self._process.poll() is not None:
-                raise _Died  # a child that it left behind may still hold the connection open
+                raise _Died
             if deadline is not None and time.monotonic() > deadline:
                 raise _TookTooLong
 
@@ -283,9 +290,11 @@ def _closed(connection: Connection) -> bool:
     return True
 
 
-def _ended(job: Job, payload: bytes, index: int, end: Exception, status: int | None) -> CallResult:
+def _ended(job: Job, call: Call, begun: float, how: tuple[Exception, int | None]) -> CallResult:
     """The result of a call whose process had to be, or was, ended."""
-    call: Call = transit.unpack(payload)[index]
+    from mlipcluster.records.seeds import call_seed
+
+    end, status = how
     error: Exception
     if isinstance(end, _TookTooLong):
         error = ProtocolTimeoutError(
@@ -296,7 +305,9 @@ def _ended(job: Job, payload: bytes, index: int, end: Exception, status: int | N
         error = ProtocolProcessError(_death(status, f"in protocol {call.task.protocol!r} on {call.task.source}"))
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     failure = Failure(name, str(error), f"{name}: {error}\n", pickle.dumps(error))
-    return CallResult(call.seed or 0, time.time(), 0.0, "", failure=failure)
+    task = call.task
+    seed = call_seed(job.seed, task.key, task.replicate, task.step, task.lineage) if call.seed is None else call.seed
+    return CallResult(seed, begun, time.time() - begun, "", failure=failure)
 
 
 def _death(status: int | None, where: str, tail: str = "") -> str:
@@ -344,9 +355,11 @@ def abandon(run: str) -> None:
     """End what a run does on this Dask worker, now, and what it left warm."""
     _abandoned.add(run)
     with _lock:
-        processes = [process for process in _processes if process in _idle or process.serves(run)]
-    for process in processes:
-        process.kill()
+        for process in _processes:
+            if process in _idle:
+                process.stop()  # here and now: whoever borrows it next, for another run, starts it again
+            elif process.serves(run):
+                process.kill()
 
 
 def main(connection_fd: int, lifeline_fd: int) -> None:

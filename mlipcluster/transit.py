@@ -19,11 +19,11 @@ _PLAIN, _BLOSC = b"\0", b"\1"
 
 
 def pack(value: Any) -> bytes:
-    """Pickle and, where it pays, compress; classes and functions of the user's own travel by value."""
-    try:
-        data = pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - pickle has no one exception for "only by value"
-        data = cloudpickle.dumps(value)
+    """Pickle and, where it pays, compress; classes and functions of the user's own travel by value.
+
+    Plain ``pickle`` would name them by their module, which the other side cannot import.
+    """
+    data = cloudpickle.dumps(value)
     if SMALLEST <= len(data) <= blosc.MAX_BUFFERSIZE:
         squeezed = blosc.compress(data, typesize=1, clevel=5, shuffle=blosc.NOSHUFFLE, cname="lz4")
         if len(squeezed) < len(data):

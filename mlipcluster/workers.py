@@ -50,6 +50,9 @@ class Workers:
     def __init__(self, compute: Compute, clients: Sequence[Client], log: Path | None) -> None:
         if compute.memory is not None:
             _check_memory(compute.memory)
+        for client in clients:
+            if not isinstance(client, Client):
+                raise InputError(f"client={client!r}: give a distributed.Client, e.g. Client({client!r}).")
         self._compute = compute
         self._own = not clients
         self._clients = list(clients)
@@ -95,6 +98,24 @@ class Workers:
         )
         self._cluster = local.start()
         self._clients = [Client(self._cluster, set_as_default=False)]
+
+    def check_resources(self, steps: Sequence[Step]) -> None:
+        """Refuse resources that no worker has: Dask would wait for such a worker for ever.
+
+        Raises
+        ------
+        InputError
+            No worker has what a protocol asks for.
+        """
+        for step in steps:
+            if not step.resources:
+                continue
+            workers = [{}] if self._own else _resources(self._clients[step.client])
+            if workers and not any(all(w.get(k, 0) >= v for k, v in step.resources.items()) for w in workers):
+                raise InputError(
+                    f"resources={dict(step.resources)!r}: no worker has them. Start workers that do, e.g. "
+                    "`dask worker … --resources GPU=1`, and hand in their client=, or leave resources out."
+                )
 
     def slots(self) -> list[int]:
         """For each client, how many protocols its workers can run at once."""
@@ -174,6 +195,11 @@ class Workers:
                 with contextlib.suppress(Exception):  # the workers may be what went wrong
                     client.run(abandon, run, on_error="ignore")
         self._futures.clear()
+
+
+def _resources(client: Client) -> list[dict[str, float]]:
+    """What each worker of a client has; empty while there are no workers."""
+    return [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
 
 
 def _gathered(future: Future[Any]) -> ChunkResult | None:
