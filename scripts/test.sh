@@ -80,6 +80,6 @@ ruff format --check .
 heading "mypy"
 mypy
 heading "import-linter"
-lint-imports
+lint-imports --no-logo
 heading "pytest"
 exec python -m pytest "$@"

@@ -17,6 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+pytest_plugins = ["pytester"]
+
 TESTS = Path(__file__).parent
 GITCONFIG = "[user]\n\tname = Test\n\temail = test@example.org\n[init]\n\tdefaultBranch = main\n"
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
