@@ -138,6 +138,8 @@ class Product:
     Attributes
     ----------
     formula : str
+    index : int
+        Its number among all that the protocol gave, those that a filter dropped among them.
     packed : dict
         The structure with its calculator's results as JSON, bit for bit (`mlipcluster.records.packing`).
     digest : str
@@ -152,6 +154,7 @@ class Product:
     """
 
     formula: str
+    index: int
     packed: dict[str, Any]
     digest: str
     scores: dict[str, Any]

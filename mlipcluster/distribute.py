@@ -184,9 +184,9 @@ class Distribution:
         """Each output of a call is a task of the next protocol."""
         kwargs = {**live.call.kwargs, **result.updates}
         trail = live.trail.then(result)
-        for index, product in enumerate(result.products):
-            if self._on_path(live.call.task.step, index):
-                lineage = (*live.call.task.lineage, index)
+        for product in result.products:
+            if self._on_path(live.call.task.step, product.index):
+                lineage = (*live.call.task.lineage, product.index)
                 given = _Input(product.structure, product.digest, kwargs)
                 self._proceed(self._live(live.task, given, lineage, trail))
 
@@ -200,7 +200,7 @@ class Distribution:
             # A first call's structure and parameters are in its key, which no other task shares.
             structure=task.place if first else given.digest[:32],
             parameters="" if first else parameters_digest(given.kwargs)[:32],
-            protocol=protocol.source.digest,
+            protocol=protocol.digest,
             calculator=self._work.facts.for_call(protocol.wanted, task.calculator),
             environment=self._work.facts.environment,
             seed=f"{seeds or self._work.seed} {task.replicate} {'.'.join(map(str, lineage))} {step}",

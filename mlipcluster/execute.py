@@ -69,9 +69,7 @@ class Executor:
             with self._handed(job, call, wishes, seed) as handed:
                 leased()
                 clock = time.perf_counter()
-                for value in _values(protocol, wishes, call, handed):
-                    _collect(value, job, keep, products, updates)
-                parameters_digest(updates)  # what has no stable value is told where it came from
+                products, updates = _collect(_values(protocol, wishes, call, handed), job, keep)
                 seconds = time.perf_counter() - clock
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -256,14 +254,24 @@ def _values(protocol: Protocol, wishes: Wishes, call: Call, handed: dict[str, An
 
 
 def _collect(
-    value: Any, job: Job, keep: Callable[[Atoms], bool] | None, products: list[Product], updates: dict[str, Any]
-) -> None:
-    if value is None:
-        return
-    if isinstance(value, Atoms):
-        if (len(value) or not job.drop_empty) and (keep is None or keep(value)):
-            products.append(_product(freeze(value), job))
-    elif isinstance(value, dict):
+    values: Iterator[Any], job: Job, keep: Callable[[Atoms], bool] | None
+) -> tuple[list[Product], dict[str, Any]]:
+    products: list[Product] = []
+    updates: dict[str, Any] = {}
+    index = 0
+    for value in values:
+        if isinstance(value, Atoms):
+            if (len(value) or not job.drop_empty) and (keep is None or keep(value)):
+                products.append(_product(freeze(value), index, job))
+            index += 1
+        elif value is not None:
+            _update(value, updates)
+    parameters_digest(updates)  # what has no stable value is told here, where it came from
+    return products, updates
+
+
+def _update(value: Any, updates: dict[str, Any]) -> None:
+    if isinstance(value, dict):
         if updates:
             raise ProtocolError("the protocol gave more than one dict; give one with all updates of keyword arguments.")
         updates.update(value)
@@ -274,10 +282,11 @@ def _collect(
         )
 
 
-def _product(atoms: Atoms, job: Job) -> Product:
+def _product(atoms: Atoms, index: int, job: Job) -> Product:
     packed = encode(atoms)
     return Product(
         atoms.get_chemical_formula(),
+        index,
         packed,
         digest(packed),
         scores_of(atoms),

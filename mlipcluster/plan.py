@@ -17,6 +17,7 @@ from ase import Atoms
 
 from mlipcluster.errors import InputError, ProtocolError
 from mlipcluster.execute import HANDED, Wishes
+from mlipcluster.records.identity import digest
 from mlipcluster.records.source import ProtocolSource, describe, user_modules
 from mlipcluster.schedule import Step
 
@@ -44,6 +45,8 @@ class PlannedProtocol:
         What its signature asks for.
     modules : tuple of module
         The user's own, which travel by value.
+    keep : str
+        Digest of the filter of its outputs, where there is one.
     """
 
     function: Callable[..., Any]
@@ -54,6 +57,12 @@ class PlannedProtocol:
     step: Step
     wishes: Wishes
     modules: tuple[ModuleType, ...] = ()
+    keep: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What decides its outputs: its source and their filter."""
+        return digest([self.source.digest, self.keep]) if self.keep else self.source.digest
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -202,5 +211,13 @@ def _plan(function: Any, step: Step, keep: Callable[[Atoms], bool] | None) -> Pl
             stacklevel=2,
         )
     return PlannedProtocol(
-        function, source, pickled, blob, hashlib.sha256(blob).hexdigest(), step, Wishes.of(function), tuple(modules)
+        function=function,
+        source=source,
+        pickled=pickled,
+        blob=blob,
+        blob_digest=hashlib.sha256(blob).hexdigest(),
+        step=step,
+        wishes=Wishes.of(function),
+        modules=tuple(modules),
+        keep=describe(keep).digest if keep else "",
     )

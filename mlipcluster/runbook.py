@@ -153,7 +153,7 @@ class RunBook:
         self._recorder = Recorder(told)
         self._protocol_names = tuple(p.short_name for p in told.protocols)
         for protocol in told.protocols:
-            self._keep_source(asdict(protocol.source))
+            self._keep_source(asdict(protocol.source), protocol.digest)
         self._read()
 
     def find(self, live: Live) -> Found | None:
@@ -226,7 +226,8 @@ class RunBook:
         have = known.have if known and known.parts == live.parts else {}
         count = len(result.products)
         outputs, entries = [], []
-        for index, product in enumerate(result.products):
+        for product in result.products:
+            index = product.index
             if index in have or only not in (None, index):
                 continue
             name = output_name(live, product.formula, index, count)
@@ -297,7 +298,7 @@ class RunBook:
             "seconds": result.seconds,
             "introduction": result.introduction,
             "updates": encode(result.updates),
-            "products": [product.packed for product in result.products],
+            "products": [[product.index, product.packed] for product in result.products],
         }
 
     def _find_children(self, live: Live) -> Found | None:
@@ -392,8 +393,8 @@ class RunBook:
     def _source_file(self, name: str, digest: str) -> Path:
         return self.folder.root / "protocols" / f"{name}-{digest[:16]}.json"
 
-    def _keep_source(self, source: dict[str, Any]) -> None:
-        path = self._source_file(source["name"].rpartition(".")[2], source["digest"])
+    def _keep_source(self, source: dict[str, Any], digest: str) -> None:
+        path = self._source_file(source["name"].rpartition(".")[2], digest)
         if not path.exists():
             write_atomic(path, json.dumps(source, indent=1) + "\n")
 
@@ -433,15 +434,15 @@ def _summary(told: Told) -> dict[str, Any]:
 
 
 def _result_from(entry: Mapping[str, Any]) -> CallResult:
-    products = tuple(_revived(packed) for packed in entry["products"])
+    products = tuple(_revived(index, packed) for index, packed in entry["products"])
     return CallResult(
         entry["seed"], entry["started"], entry["seconds"], entry["introduction"], products, decode(entry["updates"])
     )
 
 
-def _revived(packed: dict[str, Any]) -> Product:
+def _revived(index: int, packed: dict[str, Any]) -> Product:
     atoms = decode(packed)
-    return Product(atoms.get_chemical_formula(), packed, digest(packed), {}, pickle.dumps(atoms))
+    return Product(atoms.get_chemical_formula(), index, packed, digest(packed), {}, pickle.dumps(atoms))
 
 
 def formula_of(live: Live) -> str:

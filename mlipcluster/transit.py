@@ -23,9 +23,9 @@ def pack(value: Any) -> bytes:
 
     Plain ``pickle`` would name them by their module, which the other side cannot import.
     """
-    data = cloudpickle.dumps(value)
+    data: bytes = cloudpickle.dumps(value)
     if SMALLEST <= len(data) <= blosc.MAX_BUFFERSIZE:
-        squeezed = blosc.compress(data, typesize=1, clevel=5, shuffle=blosc.NOSHUFFLE, cname="lz4")
+        squeezed: bytes = blosc.compress(data, typesize=1, clevel=5, shuffle=blosc.NOSHUFFLE, cname="lz4")
         if len(squeezed) < len(data):
             return _BLOSC + squeezed
     return _PLAIN + data
