@@ -45,7 +45,7 @@ class WorkerHost:
     restarts : int
         How often a worker was started after the first.
     user : object
-        Whose structure the connection's other end holds; None after every new connection.
+        Stands for the one whose structure the connection's other end holds; None after every new connection.
     """
 
     def __init__(self, spec: CalculatorSpec) -> None:
@@ -208,7 +208,7 @@ class WorkerHost:
         """A new connection to the running worker, after an interrupted call closed the last one."""
         try:
             self._connection = process.connect()
-        except OSError:
+        except ConnectionLostError:
             return False
         self.user = None
         return True
@@ -223,8 +223,7 @@ class WorkerHost:
         self._process = process = WorkerProcess(self.spec)
         self.user = None
         try:
-            self._connection = connection = process.connect()
-            self._provenance = self._configure(process, connection)
+            self._provenance = self._configure(process)
             if self._prepared:
                 self._ask({"kind": "prepare", "seed": self._prepared[0]})
         except WorkerGoneError as gone:
@@ -235,11 +234,12 @@ class WorkerHost:
             raise
         return self._provenance
 
-    def _configure(self, process: WorkerProcess, connection: Connection) -> Provenance:
+    def _configure(self, process: WorkerProcess) -> Provenance:
         spec = self.spec
         stated = {**spec.identity(), "paths": list(spec.paths)}
         try:
-            message = connection.request({"kind": "configure", "spec": stated}, timeout=spec.startup_timeout)
+            self._connection = process.connect()
+            message = self._connection.request({"kind": "configure", "spec": stated}, timeout=spec.startup_timeout)
         except ConnectionLostError as error:
             how = _how_it_ended(process, error)
             raise CalculatorStartError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from mlipcluster.errors import StructureError
+from mlipcluster.socket_worker.wire import INFO, portable
 
 REQUIRED = ("numbers", "positions", "cell", "pbc")
 OPTIONAL = ("initial_charges", "initial_magmoms", "tags")
@@ -36,7 +38,7 @@ class Snapshot:
     arrays : dict of str to numpy.ndarray
         ``numbers``, ``positions`` (n, 3) in Å, ``cell`` (3, 3) in Å, ``pbc`` (3,), and optional ones that are set.
     info : dict
-        The entries that count and are set.
+        The entries that count and are set: arrays, and what JSON can hold.
     """
 
     def __init__(self, info_keys: Sequence[str]) -> None:
@@ -58,7 +60,7 @@ class Snapshot:
                 changed.append("pbc")
             if len(arrays) > 2 or len(bits) > len(REQUIRED):
                 changed += [name for name in OPTIONAL if self._optional_changed(name, arrays)]
-        if (atoms.info or self.info) and self._info(atoms) != self.info:
+        if (atoms.info or self.info) and not _same_info(self._info(atoms), self.info):
             changed.append("info")
         return changed
 
@@ -73,7 +75,7 @@ class Snapshot:
         check(atoms, changed)
         for name in changed:
             if name == "info":
-                self.info = copy.deepcopy(self._info(atoms))
+                self.info = {key: _portable_info(key, value) for key, value in self._info(atoms).items()}
             elif name in ("cell", "pbc"):
                 self._take_array(name, atoms.cell.array if name == "cell" else atoms.pbc)
             elif name in atoms.arrays:
@@ -88,6 +90,12 @@ class Snapshot:
             if name in self.arrays:
                 atoms.set_array(name, self.arrays[name])
         return atoms
+
+    def split_info(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What of :attr:`info` travels as JSON, and what as arrays, these named as :data:`.wire.INFO` says."""
+        arrays = {key: value for key, value in self.info.items() if isinstance(value, np.ndarray)}
+        rest = {key: value for key, value in self.info.items() if key not in arrays}
+        return rest, {INFO + key: value for key, value in arrays.items()}
 
     def _take_array(self, name: str, source: np.ndarray) -> None:
         kept = self.arrays.get(name)
@@ -104,7 +112,7 @@ class Snapshot:
 
     def _info(self, atoms: Atoms) -> dict[str, Any]:
         info = atoms.info
-        return {key: info[key] for key in self.info_keys if key in info} if info else {}
+        return {key: info[key] for key in self.info_keys if key in info}
 
 
 def check(atoms: Atoms, changed: Sequence[str]) -> None:
@@ -153,6 +161,29 @@ def _check_cell(atoms: Atoms) -> None:
             f"{_name(atoms)}: periodic (pbc={atoms.pbc.tolist()}) along cell vectors without volume,"
             f" {periodic.tolist()}; set the cell, or pbc=False"
         )
+
+
+def _portable_info(key: str, value: Any) -> Any:
+    """A copy of an entry of ``atoms.info`` that is an array or can be JSON."""
+    if isinstance(value, np.ndarray) and portable(value) is not None:
+        return np.array(portable(value))
+    try:
+        return json.loads(json.dumps(value.item() if isinstance(value, np.generic) else value))
+    except (TypeError, ValueError):
+        raise StructureError(
+            f"atoms.info[{key!r}] is {value!r}, which cannot travel; give numbers, text, lists of these, or an array"
+        ) from None
+
+
+def _same_info(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(_same_value(value, other[key]) for key, value in one.items())
+
+
+def _same_value(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        one, other = np.asarray(one), np.asarray(other)
+        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    return bool(one == other)
 
 
 def _name(atoms: Atoms) -> str:

@@ -62,6 +62,7 @@ class SocketCalculator(Calculator):
         self.lost_results: tuple[str, ...] = ()
         self._host: WorkerHost | None = host or WorkerHost(self.spec)
         self._owns_host = host is None
+        self._token = object()
         self._lock = threading.RLock()
         self._snapshot = Snapshot(self.spec.info_keys)
         self._valid = False  # whether the results are those of the snapshot's structure
@@ -188,6 +189,10 @@ class SocketCalculator(Calculator):
         """The spec as a JSON object."""
         return self.spec.to_json()
 
+    def get_spin_polarized(self) -> bool:
+        """As every calculator of ASE answers that does not know; on the class, for ASE would make a cycle of it."""
+        return bool(self._deprecated_get_spin_polarized())
+
     def _get_name(self) -> str:
         return self.spec.label.lower()
 
@@ -214,7 +219,7 @@ class SocketCalculator(Calculator):
     def _forget_sent(self) -> None:
         self._snapshot = Snapshot(self.spec.info_keys)
         self._heads.clear()
-        if self._host is not None and self._host.user is self:
+        if self._host is not None and self._host.user is self._token:
             self._host.user = None
 
     def _may_calculate(self, name: str, allow_calculation: bool) -> bool:
@@ -271,19 +276,20 @@ class SocketCalculator(Calculator):
     def _frame(self, host: WorkerHost, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
         """Head and body of the request: what changed, or everything if the worker does not know this structure."""
         arrays = self._snapshot.arrays
-        if host.user is not self:
-            host.user = self
+        header: dict[str, Any] = {"kind": "calculate", "properties": properties}
+        if host.user is not self._token:
+            host.user = self._token
             self._heads.clear()
-            header = {"kind": "calculate", "properties": properties, "whole": True, "info": self._snapshot.info}
-            return wire.head(header, arrays), wire.body(arrays)
+            header["whole"] = True
+            changes = [*arrays, "info"]
         sent = {name: arrays[name] for name in changes if name in arrays}
         key = properties, tuple(changes)
         head = self._heads.get(key)
         if head is None:
-            header = {"kind": "calculate", "properties": properties}
             header["removed"] = [name for name in changes if name in OPTIONAL and name not in arrays]
             if "info" in changes:
-                header["info"] = self._snapshot.info
+                header["info"], more = self._snapshot.split_info()
+                sent.update(more)
             head = wire.head(header, sent)
             if all(name in ("positions", "cell") for name in changes):  # of one shape as long as the atoms are
                 self._heads[key] = head

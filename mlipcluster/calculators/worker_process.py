@@ -14,7 +14,7 @@ import weakref
 from pathlib import Path
 
 import mlipcluster.socket_worker
-from mlipcluster.calculators.connection import Connection
+from mlipcluster.calculators.connection import Connection, ConnectionLostError
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorStartError
 
@@ -51,9 +51,9 @@ class WorkerProcess:
     def __init__(self, spec: CalculatorSpec) -> None:
         self.owner = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="mlip-")  # mode 0700
-        self._address = f"{self._folder}/s"
+        self.address = f"{self._folder}/s"
         self._tail = bytearray()
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connections: list[Connection] = []
         try:
             self._process, self._lifeline, output = self._start(spec)
         except BaseException:
@@ -65,7 +65,9 @@ class WorkerProcess:
         self._watcher = _thread("exit", _watch, self._process, self._connections)
         _LIVE.add(self)
         _register_fork_handler()
-        self._finalizer = weakref.finalize(self, _end, self.owner, self._process, self._lifeline, self._folder)
+        self._finalizer = weakref.finalize(
+            self, _end, self.owner, self._process, self._lifeline, self._connections, self._folder
+        )
 
     @property
     def exit_status(self) -> int | None:
@@ -78,15 +80,22 @@ class WorkerProcess:
         return os.getpid() == self.owner
 
     def connect(self) -> Connection:
-        """A new connection to it."""
+        """A new connection to it.
+
+        Raises
+        ------
+        ConnectionLostError
+            It has ended.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(self._address)
-        except OSError:
+            sock.connect(self.address)
+        except OSError as error:
             sock.close()
-            raise
+            raise ConnectionLostError(str(error)) from error
         connection = Connection(sock)
-        self._connections.add(connection)
+        self._connections[:] = [other for other in self._connections if not other.closed]
+        self._connections.append(connection)
         if self.exit_status is not None:
             connection.shut()
         return connection
@@ -98,7 +107,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it and whatever it started, at once."""
-        _end(self.owner, self._process, self._lifeline, None)
+        if self.is_here and self._process.returncode is None:
+            _kill_group(self.pid)
         self._watcher.join(10.0)
 
     def close(self) -> None:
@@ -118,14 +128,14 @@ class WorkerProcess:
         return bytes(self._tail).decode("utf-8", "backslashreplace").strip()
 
     def _start(self, spec: CalculatorSpec) -> tuple[subprocess.Popen[bytes], list[int], int]:
-        if len(os.fsencode(self._address)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self.address)) > LONGEST_SOCKET_PATH:
             raise CalculatorStartError(
-                f"the socket's path {self._address!r} is longer than {LONGEST_SOCKET_PATH} bytes;"
+                f"the socket's path {self.address!r} is longer than {LONGEST_SOCKET_PATH} bytes;"
                 " point TMPDIR at a folder with a shorter path"
             )
         with contextlib.ExitStack() as given_away, contextlib.ExitStack() as kept:
             listener = given_away.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            listener.bind(self._address)
+            listener.bind(self.address)
             listener.listen(64)
             lifeline_end, lifeline = os.pipe()
             output, output_end = os.pipe()
@@ -166,7 +176,7 @@ def _drain(output: int, tail: bytearray) -> None:
             del tail[:-TAIL_BYTES]
 
 
-def _watch(process: subprocess.Popen[bytes], connections: weakref.WeakSet[Connection]) -> None:
+def _watch(process: subprocess.Popen[bytes], connections: list[Connection]) -> None:
     """Wait for its end; then end what it started, and wake whoever waits for its answer.
 
     A process that it forked may hold the sockets open, so that their end alone would tell nothing.
@@ -202,15 +212,18 @@ def _thread(what: str, target: object, *arguments: object) -> threading.Thread:
     return thread
 
 
-def _end(owner: int, process: subprocess.Popen[bytes], lifeline: list[int], folder: str | None) -> None:
+def _end(
+    owner: int, process: subprocess.Popen[bytes], lifeline: list[int], connections: list[Connection], folder: str
+) -> None:
     if os.getpid() != owner:
         return
     if process.returncode is None:
         _kill_group(process.pid)
     while lifeline:
         os.close(lifeline.pop())
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    for connection in connections:
+        connection.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 _LIVE: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()

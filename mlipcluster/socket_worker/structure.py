@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from .wire import INFO
+
 #: The inputs that are a reason for ASE's calculators to calculate again; ``tags`` and info are not among them.
 ASE_CHANGES = ("positions", "numbers", "cell", "pbc", "initial_charges", "initial_magmoms")
 REQUIRED = ("numbers", "positions", "cell", "pbc")
@@ -24,7 +26,7 @@ class Structure:
         """Take over what a request says has changed.
 
         ``header["whole"]`` starts a new structure; ``header["removed"]`` names optional arrays that are gone;
-        ``header["info"]`` replaces the structure's info.
+        ``header["info"]`` replaces the structure's info, to which arrays named ``info:…`` belong as well.
 
         Returns
         -------
@@ -38,16 +40,15 @@ class Structure:
         atoms = self._atoms
         if atoms is None:
             raise ValueError("the first request of a connection must bring the whole structure")
+        if "info" in header:
+            atoms.info = dict(header["info"])
         for name, array in arrays.items():
             _set(atoms, name, array)
         changes = list(arrays)
         for name in header.get("removed", ()):
             atoms.arrays.pop(name, None)
             changes.append(name)
-        if "info" in header:
-            atoms.info = dict(header["info"])
-            changes.append("info")
-        exact = not header.get("whole") and all(name in ASE_CHANGES for name in changes)
+        exact = not (header.get("whole") or "info" in header) and all(name in ASE_CHANGES for name in changes)
         return atoms, changes if exact else list(ASE_CHANGES)
 
 
@@ -66,6 +67,8 @@ def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:
         atoms.cell.array[...] = array
     elif name == "pbc":
         atoms.pbc = array
+    elif name.startswith(INFO):
+        atoms.info[name[len(INFO) :]] = array.copy()
     elif name in OPTIONAL and len(array) == len(atoms):
         atoms.arrays[name] = array.copy()
     elif kept is not None and kept.shape == array.shape:

@@ -30,6 +30,9 @@ PREFIX = struct.Struct("<4sIQQQ")
 ID_OFFSET = 24
 ALIGNMENT = 8
 
+#: Arrays of a structure's info are named with this before their key.
+INFO = "info:"
+
 MAX_HEADER = 1 << 24
 MAX_BODY = 1 << 32
 MAX_ARRAYS = 1024

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from mlipcluster.socket_worker.weights import WeightsWatch
+
+
+@pytest.fixture
+def watch(tmp_path):
+    return WeightsWatch((str(tmp_path / "ignored"),))
+
+
+def opened(watch, path, mode="rb", flags=os.O_RDONLY):
+    watch._hook("open", (path, mode, flags))
+    return {item["path"]: item for item in watch.found()}
+
+
+def test_the_hook_sees_open(tmp_path):
+    path = tmp_path / "a model's.pt"
+    path.write_bytes(b"1234")
+    watch = WeightsWatch()
+    watch.install()
+    path.read_bytes()
+    os.close(os.open(path, os.O_RDONLY))
+    found = [item for item in watch.found() if item["path"] == str(path)]
+    assert found == [{"path": str(path), "size": 4, "sha256": hashlib.sha256(b"1234").hexdigest()}]
+
+
+@pytest.mark.parametrize(
+    "name", ["w.pt", "W.PTH.TAR", "w.safetensors", "blobs/0123abcd", "Cu_mishin.eam.alloy", "m.model"]
+)
+def test_parameters_count(watch, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("parameters")
+    assert str(path) in opened(watch, str(path))
+    assert str(path) in opened(WeightsWatch(), os.fsencode(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["m.py", "m.cpython-311.pyc", "m.so", "libm.so.6", "x.dist-info/RECORD", "pyproject.toml", "ignored/data"]
+)
+def test_code_and_what_belongs_to_it_do_not(watch, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("code")
+    assert opened(watch, str(path)) == {}
+
+
+def test_weights_within_the_environment_count_and_path_files_do_not(watch):
+    packages = Path(sysconfig.get_paths()["purelib"])
+    assert watch._counts(str(packages / "chgnet" / "pretrained" / "weights.pth.tar"))
+    assert not watch._counts(str(packages / "distutils-precedence.pth"))
+    assert not watch._counts(str(packages / "ase" / "data.json"))
+    assert not watch._counts(str(Path(os.__file__).parent / "test" / "archive.zip"))
+
+
+@pytest.mark.parametrize(("mode", "flags"), [("wb", 0), ("a", 0), ("x", 0), (None, os.O_WRONLY)])
+def test_what_is_written_is_not_read(watch, tmp_path, mode, flags):
+    (tmp_path / "w.pt").touch()
+    assert opened(watch, str(tmp_path / "w.pt"), mode, flags) == {}
+
+
+def test_nonsense_is_ignored(watch, tmp_path):
+    for path in (3, str(tmp_path), str(tmp_path / "missing.pt"), "/dev/null", "/proc/self/status", "nul\0"):
+        assert opened(watch, path) == {}
+
+
+def test_the_hash_is_of_what_was_opened(watch, tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"old")
+    watch._hook("open", (str(path), "rb", 0))
+    path.write_bytes(b"newer")
+    (item,) = watch.found()
+    assert item == {"path": str(path), "size": 3, "sha256": ""}
+
+
+def test_a_hash_once_taken_outlives_the_file(watch, tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"old")
+    before = opened(watch, str(path))
+    path.unlink()
+    assert {item["path"]: item for item in watch.found()} == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/self/maps is Linux's")
+def test_files_mapped_by_compiled_code_are_found(watch, tmp_path):
+    path = tmp_path / "mapped weights.safetensors"
+    path.write_bytes(b"x" * 5000)
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        found = {item["path"]: item for item in watch.found()}
+    assert found[str(path)]["sha256"] == hashlib.sha256(b"x" * 5000).hexdigest()
+
+
+def test_files_named_by_arguments_are_added(watch, tmp_path):
+    (tmp_path / "anything.py").write_text("x")
+    watch.add(str(tmp_path / "anything.py"))
+    watch.add(str(tmp_path / "missing"))
+    assert [item["path"] for item in watch.found()] == [str(tmp_path / "anything.py")]
