@@ -143,7 +143,7 @@ class Product:
     packed : dict
         The structure with its calculator's results as JSON, bit for bit (`mlipcluster.records.packing`).
     digest : str
-        SHA-256 of ``packed``.
+        SHA-256 of the same without compression, so that it does not depend on the compressor's version.
     scores : dict
     structure : bytes
         The same, pickled, for the next protocol; empty after the last.

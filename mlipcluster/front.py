@@ -207,7 +207,11 @@ class MLIPCluster:
             work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
             progress = stack.enter_context(Progress(self._title(planned), shown=self.options.showing.progress))
             distribution = Distribution(work, self.options, book, self._workers, progress)
-            yield from distribution.saved()
+            try:
+                yield from distribution.saved()
+            except KeyboardInterrupt:
+                progress.say("Stopped. What is finished is saved; run the same again to go on.")
+                raise
             self._tell(book, distribution, progress)
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
