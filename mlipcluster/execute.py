@@ -283,12 +283,11 @@ def _update(value: Any, updates: dict[str, Any]) -> None:
 
 
 def _product(atoms: Atoms, index: int, job: Job) -> Product:
-    packed = encode(atoms)
     return Product(
         atoms.get_chemical_formula(),
         index,
-        packed,
-        digest(packed),
+        encode(atoms),
+        digest(encode(atoms, compress=False)),
         scores_of(atoms),
         b"" if job.last else pickle.dumps(atoms),
         {name: FORMATS[name].frame(atoms) for name in job.formats},
