@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ase import Atoms
+    from distributed import Client
 
     from mlipcluster.calculators.spec import CalculatorSpec
     from mlipcluster.outputs.results import Results
@@ -61,11 +63,12 @@ def quickstart(
     console = Console()
     groups, left_out = _groups(_structures())
     count = sum(map(len, groups.values()))
-    console.print(Text(f"Relaxing {count} structures, atoms and cell, with {' and '.join(_labels(groups))}.", "bold"))
+    console.print(Text(f"Relaxing {count} structure files, atoms and cell, with {_labels(groups)}.", "bold"))
     if left_out:
         console.print(Text(f"Left out, they need a model that knows their elements: {', '.join(left_out)}.", "dim"))
-    options = {"max_workers": workers, "progress": not no_progress, "simulation_name": "quickstart"}
-    runs = [_relax(spec, tasks, output / spec.name, options) for spec, tasks in groups.items()]
+    with _workers(workers) as client:
+        options = {"client": client, "progress": not no_progress}
+        runs = [_relax(spec, tasks, output / spec.name, options) for spec, tasks in groups.items()]
     console.print()
     console.print(
         outputs_table([entry for results in runs for entry in results.entries if entry["status"] == "output"])
@@ -73,11 +76,11 @@ def quickstart(
     for results in runs:
         if results.failures:
             summary(results, results.root)
-    first = runs[0].outputs[0]
-    console.print(Text(f"\nMaking {first.name} again, from its file alone:", "bold"))
-    audit = reproduce(first.path)
-    console.print(Text(audit.headline, "green" if audit.exit_status == 0 else "yellow"))
-    console.print(Text("\n" + _NEXT.format(file=first.path)), soft_wrap=True)
+    longest = runs[0].reduce(lambda outputs: max(outputs, key=lambda one: one.scores["steps"]))
+    console.print(Text(f"\nMaking {longest.name} again, from its file alone:", "bold"))
+    audit = reproduce(longest.path)
+    console.print(Text(audit.headline, "green" if audit.exit_status == 0 else "yellow"), soft_wrap=True)
+    console.print(Text("\n" + _NEXT.format(file=os.path.relpath(str(longest.path)))), soft_wrap=True)
     raise typer.Exit(audit.exit_status)
 
 
@@ -125,6 +128,17 @@ def _groups(
     return groups, left_out
 
 
+@contextlib.contextmanager
+def _workers(count: int | None) -> Iterator[Client]:
+    """Workers on this machine that all runs share."""
+    from distributed import Client
+
+    from mlipcluster.deploy.local import Local
+
+    with Local(count or os.cpu_count() or 1).start() as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
 def _relax(spec: CalculatorSpec, tasks: list[dict[str, Any]], output: Path, options: dict[str, Any]) -> Results:
     from mlipcluster.front import MLIPCluster
     from mlipcluster.protocols import relax
@@ -132,5 +146,7 @@ def _relax(spec: CalculatorSpec, tasks: list[dict[str, Any]], output: Path, opti
     return MLIPCluster(tasks, spec, seed=1, output_path=output, **options).distribute(relax)
 
 
-def _labels(groups: Mapping[CalculatorSpec, Any]) -> list[str]:
-    return [spec.name for spec in groups]
+def _labels(groups: Mapping[CalculatorSpec, Any]) -> str:
+    names = ["EMT" if spec.name == "emt" else spec.name.removeprefix("lj-") for spec in groups]
+    gases = ", ".join(name for name in names if name != "EMT")
+    return " and ".join([*(["EMT"] if "EMT" in names else []), *([f"Lennard-Jones ({gases})"] if gases else [])])

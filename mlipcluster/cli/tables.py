@@ -30,12 +30,13 @@ def summary(results: Results, folder: Path) -> None:
         if len(outputs) > ROWS:
             console.print(f"… and {len(outputs) - ROWS} more outputs")
     for failure in results.failures[:FAILURES]:
-        text = Text.assemble(("failed: ", "red"), f"{failure.source}: {failure.type}: {failure.message}")
+        text = Text.assemble(("failed: ", "red"), f"{failure.source}: {_class(failure.type)}: {failure.message}")
         console.print(text, soft_wrap=True)
         console.print(Text(f"  {failure.path}", "dim"), soft_wrap=True)
     counts = results.counts
     rest = f", {counts['empty']} gave nothing" if counts["empty"] else ""
-    console.print(Text(f"{counts['output']} outputs, {counts['failed']} failures{rest} in {folder}"), soft_wrap=True)
+    made = f"{counts['output']} output{'' if counts['output'] == 1 else 's'}"
+    console.print(Text(f"{made}, {counts['failed']} failed{rest} in {folder}"), soft_wrap=True)
     example = next((entry["file"] for entry in outputs if entry.get("file")), None)
     if example:
         command = shlex.join(["mlipcluster", "reproduce", str(folder / example)])
@@ -53,6 +54,10 @@ def outputs_table(entries: Sequence[Entry]) -> Table:
     for entry in entries:
         table.add_row(*(Text(_shown(name, _value(entry, name))) for name in columns))
     return table
+
+
+def _class(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _columns(entries: Sequence[Entry]) -> list[str]:

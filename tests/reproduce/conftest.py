@@ -54,17 +54,6 @@ def code(tmp_path, monkeypatch):
     return Code(folder)
 
 
-@pytest.fixture(scope="session")
-def client():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 @pytest.fixture
 def run(client, cu, run_folder):
     """Run protocols on copper with EMT; give the results."""
