@@ -287,7 +287,7 @@ def _product(atoms: Atoms, index: int, job: Job) -> Product:
         atoms.get_chemical_formula(),
         index,
         encode(atoms),
-        digest(encode(atoms, compress=False)),
+        result_digest(atoms),
         scores_of(atoms),
         b"" if job.last else pickle.dumps(atoms),
         {name: FORMATS[name].frame(atoms) for name in job.formats},

@@ -25,7 +25,7 @@ from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output, read_output
 from mlipcluster.outputs.rendering import Renderer
 from mlipcluster.recorder import Live, Recorder, Told, output_name, utc
-from mlipcluster.records.identity import Parts, digest
+from mlipcluster.records.identity import Parts, result_digest
 from mlipcluster.records.packing import decode, encode
 from mlipcluster.records.record import seal
 
@@ -442,7 +442,7 @@ def _result_from(entry: Mapping[str, Any]) -> CallResult:
 
 def _revived(index: int, packed: dict[str, Any]) -> Product:
     atoms = decode(packed)
-    return Product(atoms.get_chemical_formula(), index, packed, digest(packed), {}, pickle.dumps(atoms))
+    return Product(atoms.get_chemical_formula(), index, packed, result_digest(atoms), {}, pickle.dumps(atoms))
 
 
 def formula_of(live: Live) -> str:

@@ -20,7 +20,7 @@ from mlipcluster.records.packing import encode
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["Parts", "canonical", "digest", "parameters_digest", "structure_digest", "task_key"]
+__all__ = ["Parts", "canonical", "digest", "parameters_digest", "result_digest", "structure_digest", "task_key"]
 
 NO_STRUCTURE = hashlib.sha256(b"no structure").hexdigest()
 _NO_PARAMETERS = hashlib.sha256(b"{}").hexdigest()
@@ -56,6 +56,15 @@ def structure_digest(atoms: Atoms | None) -> str:
     if atoms.constraints:
         update(b"constraints" + canonical(_stable(list(atoms.constraints), "atoms.constraints")).encode("ascii"))
     return hasher.hexdigest()
+
+
+def result_digest(atoms: Atoms) -> str:
+    """SHA-256 of a structure with the results that its calculator holds for it, as 64 hexadecimal digits.
+
+    Of the packed form (:mod:`mlipcluster.records.packing`) without compression, so that it does not depend on the
+    compressor's version.
+    """
+    return digest(encode(atoms, compress=False))
 
 
 def parameters_digest(kwargs: Mapping[str, Any]) -> str:
