@@ -176,8 +176,16 @@ def _unlike(exact: Atoms, seen: Atoms) -> list[str]:
     }
     a = exact.calc.results if exact.calc is not None else {}
     b = seen.calc.results if seen.calc is not None else {}
-    pairs |= {name: (a[name], b[name]) for name in ("energy", "forces", "stress") if name in a and name in b}
+    pairs |= {name: (a[name], b[name]) for name in ("energy", "forces") if name in a and name in b}
+    if "stress" in a and "stress" in b:
+        pairs["stress"] = _voigt(a["stress"]), _voigt(b["stress"])
     return [name for name, (x, y) in pairs.items() if not _is_close(np.asarray(x), np.asarray(y))]
+
+
+def _voigt(stress: Any) -> np.ndarray[Any, Any]:
+    """A stress of six or of 3 × 3 components as ASE's reader gives it: of the latter, the upper triangle."""
+    array = np.asarray(stress)
+    return array.ravel()[[0, 4, 8, 5, 2, 1]] if array.size == 9 else array
 
 
 def _is_close(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:

@@ -294,3 +294,13 @@ def test_empty_structures_are_outputs_too(tmp_path, make):
     assert problems(path) == []
     assert len(read_output(path).atoms) == 0
     assert len(read(path)) == 0
+
+
+@pytest.mark.parametrize("form", ["extxyz", "json"])
+def test_a_stress_of_three_by_three_is_no_damage(tmp_path, atoms, make, form):
+    # CHGNet gives such a stress in float32, and not quite symmetric; ASE's reader gives six components of it.
+    stress = np.arange(9, dtype=np.float32).reshape(3, 3) * 1e-3
+    atoms.calc.results["stress"] = stress
+    path = write_output(tmp_path, atoms, make(atoms), format=form)
+    assert problems(path) == []
+    assert read_output(path).atoms.calc.results["stress"].tobytes() == stress.tobytes()
