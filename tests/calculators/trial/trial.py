@@ -106,14 +106,15 @@ class Raises(Trial):
 class Tells(Trial):
     """Results of all sorts, and what it was given."""
 
-    implemented_properties = ("energy", "forces", "stress", "magmoms", "charges", "dipole", "told")
+    implemented_properties = ("energy", "forces", "stress", "magmoms", "charges", "dipole", "polarization", "told")
 
     def work(self, atoms, properties, system_changes):
         arrays = {name: array.tolist() for name, array in atoms.arrays.items()}
         self.results = {
             "told": {
                 "arrays": arrays,
-                "info": atoms.info,
+                "info": {key: getattr(value, "tolist", lambda v=value: v)() for key, value in atoms.info.items()},
+                "types": {key: type(value).__name__ for key, value in atoms.info.items()},
                 "cell": atoms.cell.array.tolist(),
                 "pbc": atoms.pbc.tolist(),
                 "properties": list(properties),
