@@ -95,19 +95,32 @@ class LoggedWorker(SubprocessWorker):
         super().__init__(scheduler, **options)
         self._environment = environment
         self._log = log
+        self._lifeline: int | None = None
 
     async def _start(self) -> None:
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
-        with open(self._log or os.devnull, "ab") as log:  # noqa: ASYNC230 - a local file, once a worker
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "dask", "spec", self.scheduler, "--spec", spec),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for the driver, which ends the workers in order
-            )
+        far_end, self._lifeline = os.pipe()
+        try:
+            with open(self._log or os.devnull, "ab") as log:  # noqa: ASYNC230 - a local file, once a worker
+                self.process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-m", "mlipcluster.deploy.worker", str(far_end), self.scheduler, "--spec", spec),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    pass_fds=(far_end,),
+                    start_new_session=True,  # Ctrl-C is for the driver, which ends the workers in order
+                )
+        finally:
+            os.close(far_end)
+
+    async def close(self) -> None:
+        """End it and what it started."""
+        await super().close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
 
 
 def _tls_variables(security: Security) -> dict[str, str]:
