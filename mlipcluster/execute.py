@@ -25,7 +25,7 @@ from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
 from mlipcluster.outputs.formats import FORMATS
 from mlipcluster.outputs.rendering import parent_of
-from mlipcluster.records.identity import digest, parameters_digest
+from mlipcluster.records.identity import digest, parameters_digest, result_digest
 from mlipcluster.records.machine import describe_machine
 from mlipcluster.records.packing import encode, freeze, is_portable
 from mlipcluster.records.seeds import call_seed, seed_everything
