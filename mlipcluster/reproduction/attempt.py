@@ -113,7 +113,8 @@ class Attempt:
 
     def notes(self, new: Output) -> tuple[str, ...]:
         """What else is to be said: where it ran now, and where the protocols' files are."""
-        lines = checks.machine_notes(self.record["metadata"]["machine"], new.record["metadata"]["machine"])
+        lines = checks.source_notes(self.record)
+        lines += checks.machine_notes(self.record["metadata"]["machine"], new.record["metadata"]["machine"])
         for old, here in zip(self.record["metadata"]["protocols"], new.record["metadata"]["protocols"], strict=True):
             if old.get("file") != here.get("file"):
                 lines.append(f"protocol {here['name']} is from {here.get('file')}, recorded {old.get('file')}")

@@ -17,6 +17,7 @@ from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.files import sha256_file
 from mlipcluster.records.git import GitState, changed_files, inspect
 from mlipcluster.records.source import ProtocolSource, describe
+from mlipcluster.records.source_graph import UNHASHABLE
 from mlipcluster.reproduction.protocols import Protocol
 
 FILE, CODE, ENVIRONMENT, CALCULATOR, WEIGHTS, SEEDS, INPUT = (
@@ -148,6 +149,15 @@ def machine_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What is another machine's; it may explain differences in the last digits."""
     names = ("architecture", "cpu", "cores", "gpus", "threads", "libc", "kernel", "system", "python", "implementation")
     return [f"machine: {n}: {_value(old.get(n))} -> {_value(new.get(n))}" for n in names if old.get(n) != new.get(n)]
+
+
+def source_notes(record: Mapping[str, Any]) -> list[str]:
+    """What the digests of the protocols' sources leave out."""
+    sources = record["metadata"]["protocols"]
+    values = {
+        name for old in sources for name, digest in (old.get("dependencies") or {}).items() if digest == UNHASHABLE
+    }
+    return [f"code: {name} has no stable form, so a change of it would go unnoticed" for name in sorted(values)]
 
 
 def _source(old: Mapping[str, Any], new: ProtocolSource) -> Iterator[Difference]:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from mlipcluster.errors import InputError, ProtocolError
-from mlipcluster.records.git import inspect
+from mlipcluster.records.git import find_root
 from mlipcluster.records.packing import decode
 from mlipcluster.records.source import describe
 
@@ -119,9 +119,9 @@ def _file_here(recorded: Mapping[str, Any], git: Mapping[str, Any] | None) -> Pa
     if not (name := recorded.get("file")):
         return None
     candidates = [Path(name)]
-    here = inspect(Path.cwd())
+    here = find_root(Path.cwd())
     if git and here is not None and Path(name).is_relative_to(git["root"]):
-        candidates.insert(0, Path(here.root) / Path(name).relative_to(git["root"]))
+        candidates.insert(0, here / Path(name).relative_to(git["root"]))
     return next((c for c in candidates if c.is_file() and c.stat().st_uid in (os.getuid(), 0)), None)
 
 
