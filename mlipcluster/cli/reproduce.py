@@ -20,7 +20,8 @@ _FIND, _JUDGE = "What to make again", "How to judge"
 @command
 def reproduce(
     file: Annotated[
-        Path | None, typer.Argument(help="An output of a run, in any format and compression.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="FILE", help="An output of a run, in any format and compression.", show_default=False),
     ] = None,
     *,
     scorefile: Annotated[

@@ -20,9 +20,14 @@ _CALCULATOR, _SAVING, _COMPUTE, _FAULTS = "Calculator", "Outputs", "Compute", "F
 @command
 def run(
     protocol: Annotated[
-        str, typer.Argument(help="A ready-made protocol (relax, single_point, md, eos), or file.py:function.")
+        str,
+        typer.Argument(
+            metavar="PROTOCOL", help="A ready-made protocol (relax, single_point, md, eos), or file.py:function."
+        ),
     ],
-    files: Annotated[list[str], typer.Argument(help="Structure files: whatever ASE reads; each frame is a task.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILES", help="Structure files: whatever ASE reads; each frame is a task.")
+    ],
     *,
     calculator: Annotated[
         list[str] | None,

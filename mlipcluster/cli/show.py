@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @command
 def show(
-    file: Annotated[Path, typer.Argument(help="An output, or a run folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An output, or a run folder.")],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False,
     environment: Annotated[bool, typer.Option("--environment", help="Print the lock file's text.")] = False,

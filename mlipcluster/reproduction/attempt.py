@@ -184,7 +184,7 @@ class Attempt:
             if not self.where.elsewhere and not Path(spec.interpreter).exists():
                 raise InputError(
                     f"calculator {key or spec.name or spec.factory!r} ran in {spec.interpreter}, which is not here. "
-                    "Recreate its environment (recreate_env.py) and say where it is: instance_kwargs={'calculator': "
+                    "Build its environment again and say where it is: instance_kwargs={'calculator': "
                     "spec.replace(python=…)}, or --python on the command line."
                 )
         return needed

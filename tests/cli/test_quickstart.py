@@ -29,7 +29,7 @@ def test_the_quickstart_relaxes_shows_and_makes_one_again(cli, tmp_path, monkeyp
     monkeypatch.setattr(quickstart, "_structures", lambda: iter(given))
     for _ in range(2):  # the second time everything is found done
         result = cli("quickstart", "-o", tmp_path / "run", "-j", "1", "--no-progress")
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == 0, result
         assert "Cu4" in result.stdout
         assert "Ar4" in result.stdout
         assert "identical: energy, forces, stress, positions, cell (bit for bit)" in result.stdout
