@@ -58,6 +58,7 @@ class WorkerHost:
         self._prepared: list[int | None] = []
         self._lock = threading.RLock()
         self._parents: list[WorkerProcess] = []
+        self._busy = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,10 +109,10 @@ class WorkerHost:
             return self._start_process()
 
     def stop(self) -> None:
-        """End the worker: politely, then not. Does nothing when none runs."""
+        """End the worker: politely, then not. Does nothing when none runs. Ends a call of another thread as well."""
         with self._lock:
             connection = self._connection
-            if self.alive and connection is not None and not connection.closed:
+            if self.alive and connection is not None and not connection.closed and not self._busy:
                 with contextlib.suppress(ConnectionLostError, TimeoutError, OSError, wire.FrameError):
                     connection.request({"kind": "stop"}, timeout=GRACE)
                     if self._process is not None:
@@ -126,11 +127,13 @@ class WorkerHost:
 
     def kill(self) -> None:
         """End the worker at once, whatever it does."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection, self.user = None, None
+        connection, self._connection, self.user = self._connection, None, None
+        if connection is not None:
+            connection.shut()  # another thread may be waiting for an answer
         if self._process is not None and self._process.is_here:
             self._process.close()
+        if connection is not None:
+            connection.close()
 
     def prepare(self, seed: int | None = None) -> None:
         """Bring the calculator to its defined state; seed its process's random generators with *seed*, if given.
@@ -159,30 +162,40 @@ class WorkerHost:
             self._provenance = Provenance.from_json(message.header["provenance"])
             return self._provenance
 
-    def exchange(self, head: bytearray, body: Sequence[Any]) -> wire.Message:
+    def exchange(self, head: bytearray, body: Sequence[Any], limit: str = "call_timeout") -> wire.Message:
         """Send a frame to the running worker and return the answer, whose arrays are void after the next exchange.
+
+        Parameters
+        ----------
+        limit : str
+            The spec's timeout that counts.
 
         Raises
         ------
         RemoteCalculatorError
             The calculator raised.
         CallTimeoutError
-            It took longer than ``call_timeout``; the worker was killed.
+            It took too long; the worker was killed.
         WorkerGoneError
             The worker ended. The next :meth:`start` starts another one.
+        CalculatorError
+            Another thread stopped the worker.
         """
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise WorkerGoneError("nothing, for it was not started")
+        self._busy = True
         try:
-            message = connection.exchange(head, body, self.spec.call_timeout)
+            message = connection.exchange(head, body, getattr(self.spec, limit))
         except ConnectionLostError as error:
+            if self._connection is not connection:
+                raise CalculatorError(f"calculator {self.spec.label!r} was closed while it calculated") from error
             raise WorkerGoneError(_how_it_ended(process, error)) from error
         except TimeoutError as error:
             self.kill()
             raise CallTimeoutError(
-                f"calculator {self.spec.label!r} took longer than call_timeout={self.spec.call_timeout} s and its"
-                " process was ended; raise call_timeout if such calculations are expected"
+                f"calculator {self.spec.label!r} took longer than {limit}={getattr(self.spec, limit):g} s and its"
+                f" process was ended; raise {limit} if that is to be expected"
             ) from error
         except wire.FrameError as error:
             self.kill()
@@ -190,6 +203,8 @@ class WorkerHost:
                 f"calculator {self.spec.label!r} answered what is no frame ({error}) and its process was ended;"
                 " check that nothing in it writes to file descriptors that it did not open"
             ) from error
+        finally:
+            self._busy = False
         if message.header["kind"] == "error":
             raise remote_error(self.spec.label, message.header)
         return message
@@ -202,7 +217,7 @@ class WorkerHost:
         )
 
     def _ask(self, header: Mapping[str, Any]) -> wire.Message:
-        return self.exchange(wire.head(header, {}), [])
+        return self.exchange(wire.head(header, {}), [], "startup_timeout")  # it may build the calculator again
 
     def _reconnect(self, process: WorkerProcess) -> bool:
         """A new connection to the running worker, after an interrupted call closed the last one."""

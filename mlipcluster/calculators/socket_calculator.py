@@ -247,10 +247,12 @@ class SocketCalculator(Calculator):
             raise InputError(f"calculator {self.name!r} has no structure yet; give atoms")
         try:
             self._evaluate(changes, wanted)
-        except RemoteCalculatorError:
-            if set(wanted) == set(needed):
+        except RemoteCalculatorError as error:
+            # Something that nobody asked for now may be what cannot be computed here. A calculation that simply fails
+            # is not tried twice: it may have taken long.
+            more = set(wanted).difference(needed)
+            if not more or (more <= set(USUAL) and not isinstance(error, NotImplementedError)):
                 raise
-            # Something that nobody asked for now may be what cannot be computed here.
             self._asked.clear()
             self._evaluate([], needed)
 

@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 from mlipcluster.calculators import worker_process
 from mlipcluster.calculators.host import WorkerHost
@@ -19,6 +20,7 @@ from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.worker_process import describe_exit
 from mlipcluster.errors import (
+    CalculatorError,
     CalculatorStartError,
     CallTimeoutError,
     MLIPClusterError,
@@ -232,10 +234,30 @@ def test_a_call_past_its_timeout(trial, cu):
         cu.calc = calculator
         calculator.host.start()
         pid = calculator.host.pid
-        with pytest.raises(CallTimeoutError, match=r"call_timeout=1\.0 s") as caught:
+        with pytest.raises(CallTimeoutError, match="call_timeout=1 s") as caught:
             cu.get_potential_energy()
         assert isinstance(caught.value, TimeoutError)
         assert gone(pid)
+
+
+def test_building_again_has_the_time_of_a_start(trial):
+    """Not that of a call, which is shorter."""
+    with SocketCalculator(trial("BuildsSlowly", args=[1.0], call_timeout=0.3)) as calculator:
+        calculator.get_property("energy", bulk("Cu"))
+        calculator.prepare()
+        assert calculator.host.restarts == 0
+
+
+def test_closing_from_another_thread_ends_the_call(trial, cu):
+    calculator = SocketCalculator(trial("Sleeps"))
+    cu.calc = calculator
+    calculator.host.start()
+    pid = calculator.host.pid
+    threading.Timer(0.5, calculator.close).start()
+    with pytest.raises(CalculatorError, match="closed while it calculated"):
+        cu.get_potential_energy()
+    assert gone(pid)
+    assert calculator.host.restarts == 0
 
 
 def test_calls_within_their_timeout(trial, cu):
@@ -350,6 +372,19 @@ def test_a_forked_child_gets_a_worker_of_its_own(cu, emt):
         cu.rattle(0.01)
         cu.get_potential_energy()
         assert calculator.host.restarts == 0
+
+
+def test_nothing_is_left_open_or_behind(emt, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_process.tempfile, "tempdir", str(tmp_path))
+    counts = []
+    for _ in range(3):
+        with WorkerHost(emt) as host:
+            host.restart()
+            host.prepare(1)
+        del host
+        counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+    assert counts[0] == counts[1] == counts[2]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_of_the_host_survive_pickling():

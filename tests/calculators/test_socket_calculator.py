@@ -245,6 +245,11 @@ def test_what_fails_for_one_structure_does_not_spoil_what_it_can_do(pool, trial,
         assert cu.get_stress().tolist() == [1.0] * 6
 
 
+def test_a_calculation_that_fails_is_not_tried_twice(pool, trial, cu):
+    with pool.lease(trial("Fails")) as calculator, pytest.raises(ValueError, match="asked 1 times"):
+        calculator.get_property("energy", cu)
+
+
 @pytest.mark.parametrize(
     ("error", "base", "words"),
     [

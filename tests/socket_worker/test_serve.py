@@ -14,6 +14,7 @@ from mlipcluster.calculators.connection import Connection, ConnectionLostError
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.worker_process import WorkerProcess
 from mlipcluster.socket_worker import wire
+from mlipcluster.socket_worker.client import is_own_user
 
 TRIAL = Path(__file__).parents[1] / "calculators" / "trial"
 WHOLE = {"kind": "calculate", "whole": True, "info": {}, "properties": ["energy", "forces"]}
@@ -197,6 +198,14 @@ def test_the_worker_folder_shadows_no_module():
     with contextlib.closing(Worker("wire:DTYPES", configured=False)) as worker:
         answer = worker.first.request({"kind": "configure", "spec": {"factory": "wire:DTYPES"}})
         assert answer.header["types"][0] == "builtins.ModuleNotFoundError"
+
+
+def test_only_this_user_is_served(monkeypatch):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert is_own_user(ours)
+        monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+        assert not is_own_user(ours)
 
 
 def test_late_answers_are_dropped_and_impossible_ones_refused():

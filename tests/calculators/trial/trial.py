@@ -53,6 +53,22 @@ class Sleeps(Trial):
         time.sleep(self.seconds)
 
 
+class BuildsSlowly(Trial):
+    def __init__(self, seconds):
+        super().__init__()
+        time.sleep(seconds)
+
+
+class Fails(Trial):
+    """Tells how often it was asked, which is once."""
+
+    calls = 0
+
+    def work(self, *_):
+        self.calls += 1
+        raise ValueError(f"asked {self.calls} times")
+
+
 class SleepsHoldingTheLock(Trial):
     """Not even another thread of this process can run meanwhile."""
 
