@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 OUTPUTS_PER_FOLDER = 1000
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, sync: bool = True) -> Path:
@@ -29,6 +31,14 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, sync: bool
         beside.unlink(missing_ok=True)
         raise
     return path
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed have left beside their files; nobody may be writing there now."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if _PART.fullmatch(name):
+                Path(parent, name).unlink(missing_ok=True)
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -59,7 +69,12 @@ class RunFolder:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], *, outputs: str = "outputs", logs: str = "logs", ledger: str = "ledger.jsonl"
+        self,
+        root: str | os.PathLike[str],
+        *,
+        outputs: str = "outputs",
+        logs: str = "logs",
+        ledger: str = "ledger.jsonl",
     ) -> None:
         self.root = Path(root).expanduser().absolute()
         self.run_file = self.root / "run.json"

@@ -17,9 +17,9 @@ from ase import Atoms
 from mlipcluster.calls import CallResult, Introduction, Product
 from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.errors import MLIPClusterError, RunFolderError
-from mlipcluster.files import RunFolder, write_atomic
+from mlipcluster.files import RunFolder, remove_parts, write_atomic
 from mlipcluster.options import Saving
-from mlipcluster.outputs.entries import PASSED_ON, missing_files, newest_by_slot
+from mlipcluster.outputs.entries import PASSED_ON, missing_files, newest_by_slot, orphans
 from mlipcluster.outputs.failure import write_failure
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output, read_output
@@ -109,6 +109,7 @@ class RunBook:
         self._recorder: Recorder | None = None
         self._lines: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         self._count = 0
+        self._strays: dict[str, Path] = {}
         self._protocol_names: tuple[str, ...] = ()
 
     def __enter__(self) -> RunBook:
@@ -252,12 +253,14 @@ class RunBook:
 
     def _write(self, product: Product, record: dict[str, Any]) -> Path | None:
         path = None
+        stray = self._strays.get(record["metadata"]["output_name"]) if self._renderers else None
+        folder = self.folder.output_folder(self._count) if stray is None else stray.parent
         constants, self.recorder.constants = self.recorder.constants, []
         for renderer in self._renderers:
             for constant in constants:
                 renderer.constant(constant)
             frame = product.frames[renderer.format.suffix]
-            written = renderer.write(self.folder.output_folder(self._count), frame, record)
+            written = renderer.write(folder, frame, record)
             path = path or written
         self._count += 1
         return path
@@ -318,8 +321,13 @@ class RunBook:
 
     def _read(self) -> None:
         calls = newest_by_slot(self._ledger.entries(), names=("parts", "final", "file", "bytes"))
-        lines = (entry for entries in calls.values() for entry in entries)
+        lines = [entry for entries in calls.values() for entry in entries]
+        remove_parts(self.folder.root)
         gone = {entry["file"] for entry in missing_files(lines, self.folder.root, sizes=True)}
+        whole = (entry for entry in lines if entry["file"] not in gone)
+        # The others are written again in the same place: those that were cut, and those of a driver that died before
+        # it wrote their line.
+        self._strays = orphans(whole, self.folder.root, self.folder.outputs.name)
         for slot, entries in calls.items():
             first = entries[0]
             if not first["final"]:
