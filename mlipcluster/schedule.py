@@ -91,7 +91,9 @@ class Schedule(Generic[T]):
     @property
     def hungry(self) -> bool:
         """Whether the first protocol could use more tasks than are ready."""
-        return not self.exhausted and len(self._ready[0]) < self._sizes[0] and self._room(self.steps[0].client) > 0
+        first = not self.exhausted and len(self._ready[0]) < self._sizes[0] and self._room(self.steps[0].client) > 0
+        # A later protocol on another client may be slower: its queue must not grow with the number of tasks.
+        return first and not any(self._is_fed(step) for step in range(1, len(self.steps)))
 
     @property
     def idle(self) -> bool:
@@ -142,6 +144,9 @@ class Schedule(Generic[T]):
         if not hopeless:
             self._ready[step].extendleft(entries)
         return hopeless
+
+    def _is_fed(self, step: int) -> bool:
+        return len(self._ready[step]) >= CHUNKS_A_SLOT * self._slots[self.steps[step].client] * self._sizes[step]
 
     def _room(self, client: int) -> int:
         used = sum(1 for step, _ in self._flying.values() if self.steps[step].client == client)
