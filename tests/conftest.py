@@ -131,3 +131,40 @@ def chgnet_python():
 def examples():
     """The folder ``examples/structures``."""
     return TESTS.parent / "examples" / "structures"
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory):
+    """A client of two Dask workers on this machine, for all tests that leave them alive."""
+    from distributed import Client
+
+    from mlipcluster.deploy.local import Local
+
+    log = tmp_path_factory.mktemp("workers") / "workers.log"
+    with Local(2, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture
+def run(client, tmp_path, monkeypatch):
+    """Run protocols on the session's workers: ``run(tasks, *protocols, **options_of_both) -> Results``.
+
+    The processes that run protocols stay warm from test to test, which a run that ends would not leave behind.
+    """
+    import warnings
+
+    from mlipcluster import MLIPCluster
+
+    monkeypatch.setattr("mlipcluster.workers.abandon", lambda run: None)
+
+    def run(tasks, *protocols, **options):
+        told = {k: options.pop(k) for k in ("retries", "resources", "priorities", "clients_indices") if k in options}
+        defaults = {"output_path": tmp_path / "run", "seed": 7, "progress": False, "client": client}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*uncommitted changes", category=UserWarning)
+            return MLIPCluster(tasks, **{**defaults, **options}).distribute(*protocols, **told)
+
+    return run

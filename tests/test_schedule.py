@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mlipcluster.schedule import CHUNKS_A_SLOT, LARGEST_CHUNK, LOST_AT_MOST, TARGET_SECONDS, Schedule, Step
+
+
+def drained(schedule):
+    chunks = []
+    while (chunk := schedule.take()) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
+class Driver(RuleBasedStateMachine):
+    """A driver that hands in tasks, takes chunks and tells what became of them, in any order."""
+
+    @initialize(data=st.data())
+    def begin(self, data):
+        clients = data.draw(st.integers(1, 3))
+        self.slots = data.draw(st.lists(st.integers(1, 4), min_size=clients, max_size=clients))
+        steps = [
+            Step(priority=data.draw(st.none() | st.integers(-2, 2)), client=data.draw(st.integers(0, clients - 1)))
+            for _ in range(data.draw(st.integers(1, 3)))
+        ]
+        self.schedule = Schedule(steps, self.slots)
+        self.flying = {}
+        self.here = Counter()
+        self.added = 0
+        self.over = 0
+        self.lost = Counter()
+        for step in range(len(steps)):  # the sizes that quick calls grow to, 4 or 16, are where most can go wrong
+            for _ in range(data.draw(st.integers(0, 2))):
+                self.schedule.add(step, None)
+                self.schedule.finished(self.schedule.take().number, 1e-6)
+
+    def add(self, step):
+        item = (step, self.added)
+        self.added += 1
+        self.here[item] += 1
+        self.schedule.add(step, item)
+
+    @rule()
+    def read_tasks(self):
+        for _ in range(1000):
+            if not self.schedule.hungry:
+                return
+            self.add(0)
+        raise AssertionError("never satisfied")
+
+    @rule()
+    def run_out_of_tasks(self):
+        self.schedule.exhausted = True
+
+    @rule()
+    def take(self):
+        before = {number: chunk.step for number, chunk in self.flying.items()}
+        chunk = self.schedule.take()
+        if chunk is None:
+            for step, _ in self.here:
+                assert self.room(step, before) <= 0, "a worker is left idle"
+            return
+        assert chunk.number not in self.flying
+        assert 1 <= len(chunk.items) <= LARGEST_CHUNK
+        assert all(item[0] == chunk.step for item in chunk.items)
+        assert self.room(chunk.step, before) > 0, "more in flight than the window holds"
+        better = [s for s, _ in self.here if self.room(s, before) > 0]
+        assert self.schedule.priority(chunk.step) == max(map(self.schedule.priority, better))
+        if any(self.lost[item] for item in chunk.items):
+            assert len(chunk.items) == 1, "a call that may end workers is not alone"
+        self.here -= Counter(chunk.items)
+        self.flying[chunk.number] = chunk
+
+    def room(self, step, flying):
+        client = self.schedule.steps[step].client
+        used = sum(self.schedule.steps[s].client == client for s in flying.values())
+        return CHUNKS_A_SLOT * self.slots[client] - used
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 1e-9, 0.001, 0.3, 20.0, 1e6]), children=st.integers(0, 5))
+    def finish(self, data, seconds, children):
+        chunk = self.flying.pop(data.draw(st.sampled_from(sorted(self.flying))))
+        self.schedule.finished(chunk.number, seconds)
+        self.over += len(chunk.items)
+        if chunk.step + 1 < len(self.schedule.steps):
+            for _ in range(children):
+                self.add(chunk.step + 1)
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def lose(self, data):
+        chunk = self.flying.pop(data.draw(st.sampled_from(sorted(self.flying))))
+        hopeless = self.schedule.lost(chunk.number)
+        self.lost.update(chunk.items)
+        assert set(hopeless) <= set(chunk.items)
+        if hopeless:
+            assert len(chunk.items) == 1
+            assert self.lost[chunk.items[0]] >= LOST_AT_MOST
+        elif len(chunk.items) == 1:
+            assert self.lost[chunk.items[0]] < LOST_AT_MOST
+        self.over += len(hopeless)
+        self.here += Counter(set(chunk.items) - set(hopeless))
+
+    @rule(data=st.data())
+    def workers_come_and_go(self, data):
+        client = data.draw(st.integers(0, len(self.slots) - 1))
+        count = data.draw(st.integers(0, 4))
+        self.schedule.set_slots(client, count)
+        self.slots[client] = max(1, count)
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self):
+        if not hasattr(self, "schedule"):
+            return
+        flying = [item for chunk in self.flying.values() for item in chunk.items]
+        assert len(set(flying)) == len(flying) == self.schedule.flying
+        assert sum(self.here.values()) == self.schedule.waiting
+        assert self.added == len(flying) + sum(self.here.values()) + self.over
+        assert self.schedule.idle == (not flying and not self.here)
+
+    def teardown(self):
+        """From wherever it stands, the driver comes to an end."""
+        if not hasattr(self, "schedule"):
+            return
+        self.schedule.exhausted = True
+        for _ in range(10_000):
+            self.take()
+            if not self.flying:
+                break
+            self.schedule.finished(next(iter(self.flying)), 0.1)
+            self.over += len(self.flying.pop(next(iter(self.flying))).items)
+        assert self.schedule.idle
+
+
+TestSchedule = Driver.TestCase
+TestSchedule.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_chunks_grow_until_one_takes_about_the_target():
+    schedule = Schedule([Step()], [1])
+    sizes = []
+    for _ in range(8):
+        while schedule.hungry:
+            schedule.add(0, "call")
+        chunk = schedule.take()
+        sizes.append(len(chunk.items))
+        schedule.finished(chunk.number, len(chunk.items) * TARGET_SECONDS / 100)
+    assert sizes[0] == 1
+    assert all(b <= 4 * a for a, b in itertools.pairwise(sizes))
+    assert sizes[-1] in (99, 100)
+
+
+def test_chunks_of_slow_calls_stay_single():
+    schedule = Schedule([Step()], [1])
+    schedule.add(0, "call")
+    schedule.finished(schedule.take().number, 100.0)
+    for _ in range(5):
+        schedule.add(0, "call")
+    assert [len(c.items) for c in drained(schedule)] == [1, 1]
+
+
+def test_the_last_calls_are_shared_among_the_workers():
+    schedule = Schedule([Step()], [4])
+    schedule.add(0, 0)
+    schedule.finished(schedule.take().number, 1e-6)
+    schedule.add(0, 0)
+    schedule.finished(schedule.take().number, 1e-6)
+    for number in range(8):
+        schedule.add(0, number)
+    schedule.exhausted = True
+    assert [len(c.items) for c in drained(schedule)] == [2, 2, 1, 1, 1, 1]
+
+
+def test_later_protocols_go_first_unless_the_user_says_otherwise():
+    for priorities, expected in (((None, None), [1, 0]), ((5, None), [0, 1]), ((None, -1), [0, 1])):
+        schedule = Schedule([Step(priority=p) for p in priorities], [1])
+        schedule.add(0, "first")
+        schedule.add(1, "second")
+        assert [chunk.step for chunk in drained(schedule)] == expected
+
+
+def test_a_slow_second_client_holds_the_first_back():
+    """What waits for it stays bounded, however many tasks there are."""
+    schedule = Schedule([Step(client=0), Step(client=1)], [1, 1])
+    longest = 0
+    for _ in range(200):
+        while schedule.hungry:
+            schedule.add(0, "task")
+        for chunk in drained(schedule):
+            if chunk.step == 0:
+                schedule.finished(chunk.number, 1e-3)
+                for _ in chunk.items:
+                    schedule.add(1, "child")
+        longest = max(longest, schedule.waiting)
+    assert longest < 2 * LARGEST_CHUNK
+    assert schedule.flying == CHUNKS_A_SLOT
