@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mlipcluster.front import MLIPCluster
-
 NUMBER = itertools.count()
 
 
@@ -55,14 +53,13 @@ def code(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(client, cu, run_folder):
-    """Run protocols on copper with EMT; give the results."""
+def run(run, cu, run_folder):
+    """Run protocols on copper with EMT, and see that nothing failed."""
 
-    def run(*protocols, tasks=None, calculator="emt", **options):
+    def run_on_copper(*protocols, tasks=None, calculator="emt", **options):
         named = {} if "calculators" in options else {"calculator": calculator}
-        given = {"output_path": run_folder, "client": client, "progress": False, "seed": 5, **named, **options}
-        results = MLIPCluster(tasks=cu if tasks is None else tasks, **given).distribute(*protocols)
+        results = run(cu if tasks is None else tasks, *protocols, output_path=run_folder, **named, **options)
         assert not results.failures, results.failures[0].traceback
         return results
 
-    return run
+    return run_on_copper

@@ -308,7 +308,7 @@ def test_weights_that_moved_are_looked_at_again_after_the_run(weighed, client, t
     # Another argument, but the same bytes.
     assert [difference.kind for difference in audit.differences] == ["calculator"]
     np.savez(elsewhere, k=2.0)
-    audit = reproduce(output.path, client=client, strict=False, instance_kwargs=moved)
+    audit = reproduce(output.path, strict=False, instance_kwargs=moved)
     assert {difference.kind for difference in audit.differences} == {"calculator", "weights"}
 
 
