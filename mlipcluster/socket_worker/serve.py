@@ -8,6 +8,7 @@ exception of the calculator is an answer; a client that sends bad frames or does
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import socket
@@ -144,6 +145,7 @@ class Server:
         for path in _files_named_in([spec.get("args"), spec.get("kwargs")]):
             self._watch.add(path)
         self._calculation = Calculation(spec)
+        gc.freeze()  # a model's many objects stay: no collection within a call needs to look at them
         return {"kind": "ready", "provenance": describe(self._calculation, self._watch)}
 
     def _calculate(self, calculation: Calculation, client: Client, message: Message) -> Answer:
