@@ -47,6 +47,9 @@ def _make_home() -> Path:
         HOME=os.fspath(home),
         GIT_CONFIG_GLOBAL=os.fspath(home / "gitconfig"),
         GIT_CONFIG_NOSYSTEM="1",
+        # Matrices are small here: more threads only get in each other's way.
+        OMP_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
     )
     for name in [name for name in os.environ if name.startswith(("XDG_", "MLIPCLUSTER_")) and "_TEST_" not in name]:
         del os.environ[name]
