@@ -218,7 +218,7 @@ def forget_record(atoms: Atoms) -> Atoms:
     """*atoms* with nothing but `parent_of` left of the record it was read with; itself when it has none."""
     if RECORD_KEY not in atoms.info:
         return atoms
-    plain: Atoms = atoms.copy()  # type: ignore[no-untyped-call]
+    plain: Atoms = atoms.copy()
     plain.calc = atoms.calc
     parent = parent_of(atoms)
     if parent is None:

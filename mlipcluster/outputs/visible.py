@@ -29,7 +29,7 @@ def show(atoms: Atoms) -> tuple[Atoms, list[str]]:
     if atoms.calc is not None:
         results = visible_results(atoms, getattr(atoms.calc, "results", {}), hidden)
         if results:
-            visible.calc = SinglePointCalculator(visible)  # type: ignore[no-untyped-call]
+            visible.calc = SinglePointCalculator(visible)
             visible.calc.results = results
     if atoms._celldisp.any():  # noqa: SLF001 - ASE has no public way to ask without a copy
         hidden.append("celldisp")
