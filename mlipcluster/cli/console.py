@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -30,7 +32,8 @@ def command(function: F) -> F:
     @functools.wraps(function)
     def told(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _warnings_as_paragraphs():
+                return function(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
@@ -43,6 +46,22 @@ def command(function: F) -> F:
             raise typer.Exit(_status(error)) from None
 
     return told  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _warnings_as_paragraphs() -> Iterator[None]:
+    """Show what is meant for users without the line of code that says it."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if category is UserWarning:
+                say(f"warning: {message}")
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = shown
+        yield
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from mlipcluster.cli.console import Debug, command
+from mlipcluster.cli.console import FAILED, Debug, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +67,7 @@ def quickstart(
     if left_out:
         console.print(Text(f"Left out, they need a model that knows their elements: {', '.join(left_out)}.", "dim"))
     with _workers(workers) as client:
-        options = {"client": client, "progress": not no_progress}
+        options = {"client": client, "progress": not no_progress, "retry_failed": True}
         runs = [_relax(spec, tasks, output / spec.name, options) for spec, tasks in groups.items()]
     console.print()
     console.print(
@@ -76,6 +76,8 @@ def quickstart(
     for results in runs:
         if results.failures:
             summary(results, results.root)
+    if not len(runs[0]):
+        raise typer.Exit(FAILED)
     longest = runs[0].reduce(lambda outputs: max(outputs, key=lambda one: one.scores["steps"]))
     console.print(Text(f"\nMaking {longest.name} again, from its file alone:", "bold"))
     audit = reproduce(longest.path)

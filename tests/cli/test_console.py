@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import typer
@@ -55,6 +56,17 @@ def test_each_error_is_one_paragraph_and_a_status(capsys, error, status, said):
         fails()
     assert caught.value.exit_code == status
     assert capsys.readouterr().err == said
+
+
+def test_a_warning_for_users_is_one_paragraph_and_others_stay_as_they_are(capsys):
+    @command
+    def warns(*, debug=False):
+        warnings.warn("there are uncommitted changes", stacklevel=2)
+        warnings.warn("old", DeprecationWarning, stacklevel=2)
+
+    with pytest.warns(DeprecationWarning, match="old"):
+        warns()
+    assert capsys.readouterr().err == "mlipcluster: warning: there are uncommitted changes\n"
 
 
 def test_debug_shows_the_traceback(capsys):

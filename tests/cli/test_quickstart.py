@@ -23,6 +23,16 @@ def test_the_examples_are_found_and_the_broken_one_is_left_out(examples):
     assert names < {path.name for path in examples.iterdir()}
 
 
+@pytest.mark.filterwarnings("ignore:.*uncommitted changes:UserWarning")
+def test_when_everything_fails_that_is_what_is_shown(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "_structures", lambda: iter([(None, bulk("Cu", cubic=True))]))
+    monkeypatch.setattr("mlipcluster.protocols.relax", lambda atoms, calc, cell, fmax: atoms.no_such_thing)
+    result = cli("quickstart", "-o", tmp_path / "run", "-j", "1", "--no-progress")
+    assert result.exit_code == 1
+    assert "AttributeError" in result.stdout
+    assert "0 outputs, 1 failed" in result.stdout
+
+
 @pytest.mark.slow
 def test_the_quickstart_relaxes_shows_and_makes_one_again(cli, tmp_path, monkeypatch):
     given = [(None, bulk("Cu", cubic=True)), (None, bulk("Ar", cubic=True))]
