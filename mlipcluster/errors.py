@@ -55,7 +55,7 @@ class WorkerDiedError(CalculatorError):
     """The calculator's process ended while it was needed; the message quotes its last words."""
 
 
-class CallTimeoutError(CalculatorError, TimeoutError):
+class CallTimeoutError(TimeoutError, CalculatorError):  # in this order: its layout is that of OSError, to be unpickled
     """One calculation took longer than the calculator's ``call_timeout``."""
 
 
@@ -87,7 +87,7 @@ class RunFolderError(RunError):
     """The output folder cannot be written, or holds another run."""
 
 
-class ProtocolTimeoutError(RunError, TimeoutError):
+class ProtocolTimeoutError(TimeoutError, RunError):  # in this order, as CallTimeoutError
     """One call of a protocol took longer than ``timeout``; the process that ran it was ended."""
 
 

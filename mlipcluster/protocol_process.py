@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -30,12 +29,10 @@ from typing import TYPE_CHECKING, Any
 from mlipcluster import transit
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
 from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
+from mlipcluster.printed import Marker, PrintedText
 
 if TYPE_CHECKING:
     from mlipcluster.execute import Executor
-
-PRINTED_KEPT = 1 << 16
-"""Bytes kept of what a call prints: the last ones."""
 
 LOOK_SECONDS = 1.0
 """How often a process that says nothing is looked after."""
@@ -102,7 +99,7 @@ class ProtocolProcess:
                 self._send(_CHUNK, (replace(job, scratch_dir=self._scratch), payload, len(results)))
                 self._gather(job, count, results, printed, introductions)
             except (_Died, _TookTooLong) as end:
-                tail = self._tail()
+                tail = self._printed.of_unfinished()
                 status = self.stop()
                 call: Call = transit.unpack(payload)[len(results)]
                 results.append(transit.pack(_ended(job, call, self._begun, (end, status))))
@@ -128,7 +125,7 @@ class ProtocolProcess:
             self._send(_INTRODUCE, job)
             _, body = self._receive(None)
         except _Died:
-            tail, status = self._tail(), self.stop()
+            tail, status = self._printed.of_unfinished(), self.stop()
             raise ProtocolProcessError(_death(status, "while it started the calculators", tail)) from None
         answer = transit.unpack(body)
         if isinstance(answer, Failure):
@@ -141,12 +138,12 @@ class ProtocolProcess:
             return None
         process, self._process = self._process, None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.2 if _closed(self._connection) else 0)
+            process.wait(2.0 if _closed(self._connection) else 0)
         status = process.poll()
         _kill_all(process)
         process.wait()
         self._connection.close()
-        os.close(self._output)
+        os.close(self._printed.fd)
         os.close(self._lifeline)
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -187,12 +184,8 @@ class ProtocolProcess:
             )
         os.close(write_end)
         os.close(far_end)
-        os.set_blocking(output, False)
         self._connection = Connection(ours.detach())
-        self._output, self._lifeline = output, lifeline
-        self._outputs: list[int] = [output]
-        self._printed: deque[bytes] = deque()
-        self._printed_size = 0
+        self._printed, self._lifeline = PrintedText(output), lifeline
         self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir)
         self._send(b"", sys.path)
 
@@ -212,14 +205,12 @@ class ProtocolProcess:
             if kind == _STARTED:
                 deadline = time.monotonic() + job.timeout if job.timeout else None
                 self._begun = time.time()
-                self._forget_printed()
             elif kind == _INTRODUCTION:
                 introductions.append(body)
             elif kind == _RESULT:
                 deadline = None
-                if text := self._tail():
+                if text := self._printed.of_finished():
                     printed[len(results)] = text
-                    self._forget_printed()
                 results.append(body)
                 self._begun = time.time()
             elif kind == _DONE:
@@ -232,11 +223,11 @@ class ProtocolProcess:
         while True:
             # Looked after every second: a process that it forked may hold the connection open for ever.
             remaining = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
-            ready = wait([self._connection, *self._outputs], max(0.0, remaining))
-            if self._output in ready and not self._read_printed():
-                self._outputs = []  # closed by the protocol: always "ready" from now on
+            sources: list[Connection | int] = [self._connection, *([self._printed.fd] if self._printed.is_open else [])]
+            ready = wait(sources, max(0.0, remaining))
+            if self._printed.fd in ready:
+                self._printed.read()
             if self._connection in ready:
-                self._read_printed()  # printed before the message was sent: it belongs to this call
                 try:
                     message = self._connection.recv_bytes()
                 except (EOFError, OSError):
@@ -246,31 +237,6 @@ class ProtocolProcess:
                 raise _Died
             if deadline is not None and time.monotonic() > deadline:
                 raise _TookTooLong
-
-    def _read_printed(self) -> bool:
-        """Read what is there; False at the end of the stream."""
-        for _ in range(64):  # bounded: a process that prints without end must still meet its deadline
-            try:
-                block = os.read(self._output, PRINTED_KEPT)
-            except BlockingIOError:
-                return True
-            if not block:
-                return False
-            self._printed.append(block)
-            self._printed_size += len(block)
-            while self._printed_size - len(self._printed[0]) >= PRINTED_KEPT:
-                self._printed_size -= len(self._printed.popleft())
-        return True
-
-    def _forget_printed(self) -> None:
-        self._printed.clear()
-        self._printed_size = 0
-
-    def _tail(self) -> str:
-        if self._process is None:
-            return ""
-        self._read_printed()
-        return b"".join(self._printed)[-PRINTED_KEPT:].decode("utf-8", "replace")
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
@@ -378,9 +344,11 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
     executor = Executor(pool)
     introduced: set[tuple[str, str]] = set()
 
+    marker = Marker()
+
     def send(kind: bytes, body: bytes = b"") -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if kind == _RESULT:
+            marker.end()
         connection.send_bytes(kind + body)
 
     with contextlib.suppress(EOFError):
@@ -391,6 +359,7 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
                 send(_INTRODUCTION, transit.pack(_introduce(executor, body)))
             else:
                 job, payload, start = body
+                marker.begin()
                 _run_calls(executor, (job, transit.unpack(payload)[start:]), introduced, send)
     pool.close()
 
