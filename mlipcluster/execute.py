@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Executor:
         self._environments: dict[str, dict[str, Any]] = {}
         self._used: dict[str, tuple[CalculatorSpec, Any]] = {}
         self._introduction: Introduction | None = None
+        self._interrupted = False
 
     def run(self, job: Job, call: Call, leased: Callable[[], None] = lambda: None) -> CallResult:
         """Make one call; whatever it raises becomes its `Failure`.
@@ -59,10 +60,19 @@ class Executor:
             Called when the calculators are ready and the protocol is about to start.
         """
         seed = self._seed(job, call)
+        result = self._attempt(job, call, seed, leased)
+        if self._interrupted:
+            # A calculator that was started anew on the way has forgotten what the old one remembered (a neighbour
+            # list, a density): the last bits may differ. So the call begins again.
+            result = self._attempt(job, call, seed, leased)
+        return replace(result, introduction=self.introduce(job).name)
+
+    def _attempt(self, job: Job, call: Call, seed: int, leased: Callable[[], None]) -> CallResult:
         started, clock = time.time(), time.perf_counter()
         products: list[Product] = []
         updates: dict[str, Any] = {}
         failure = None
+        self._interrupted = False
         try:
             protocol, keep = self._load(job)
             wishes = self._wishes
@@ -76,8 +86,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a protocol is a failure of that call only
             seconds = time.perf_counter() - clock
             products, updates, failure = [], {}, describe_failure(error)
-        name = self.introduce(job).name
-        return CallResult(seed, started, seconds, name, tuple(products), updates, failure)
+        return CallResult(seed, started, seconds, "", tuple(products), updates, failure)
 
     def introduce(self, job: Job, *, start: bool = False) -> Introduction:
         """Tell of this process: machine, environment, and the calculators it has used so far.
@@ -142,6 +151,7 @@ class Executor:
             try:
                 yield {name: value for name, value in handed.items() if name in wanted}
             finally:
+                self._interrupted = any(getattr(lease, "interrupted", False) for lease in leases.values())
                 self._note_provenance(job, names)
 
     def _note_provenance(self, job: Job, names: list[str]) -> None:

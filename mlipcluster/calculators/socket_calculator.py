@@ -15,7 +15,7 @@ from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.snapshot import OPTIONAL, Snapshot
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.errors import CalculatorError, InputError, RemoteCalculatorError
+from mlipcluster.errors import CalculatorError, InputError, RemoteCalculatorError, WorkerDiedError
 from mlipcluster.socket_worker import wire
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class SocketCalculator(Calculator):
         Everything that it computed for the last structure, in ASE's units: eV, Å, eV/Å, eV/Å³.
     lost_results : tuple of str
         Names of results that could not travel.
+    interrupted : bool
+        On loan, whether the process ended after it had calculated: what it remembered is gone, and a new one may
+        answer otherwise in the last bits. Reset by :meth:`prepare`.
     """
 
     def __init__(
@@ -60,6 +63,9 @@ class SocketCalculator(Calculator):
     ) -> None:
         self.spec = resolve(calculator, **overrides)
         self.lost_results: tuple[str, ...] = ()
+        self.interrupted = False
+        self._calculated = False
+        self._restarts: int | None = None  # of the host, when it last answered
         self._host: WorkerHost | None = host or WorkerHost(self.spec)
         self._owns_host = host is None
         self._token = object()
@@ -105,6 +111,8 @@ class SocketCalculator(Calculator):
         """Bring the calculator to its defined state, seed its process's random generators, and forget all results."""
         with self._lock:
             self.reset()
+            self.interrupted = self._calculated = False
+            self._restarts = None
             self.host.prepare(seed)
 
     def provenance(self) -> Provenance:
@@ -257,13 +265,22 @@ class SocketCalculator(Calculator):
             self._evaluate([], needed)
 
     def _evaluate(self, changes: list[str], properties: tuple[str, ...]) -> None:
-        """Ask the worker, a second time if it died, and keep what it answers."""
+        """Ask the worker, a second time if it died, and keep what it answers.
+
+        On loan, one that has calculated before is not asked a second time: see `interrupted`.
+        """
         host = self.host
         try:
             host.start()
+            if host.restarts != self._restarts:
+                self._meet_another(host)
             try:
                 message = host.exchange(*self._frame(host, changes, properties))
             except WorkerGoneError:
+                self._restarts = None
+                if self._calculated and not self._owns_host:
+                    self.interrupted = True
+                    raise
                 host.restart()
                 message = host.exchange(*self._frame(host, changes, properties))
         except WorkerGoneError as gone:
@@ -274,6 +291,16 @@ class SocketCalculator(Calculator):
             host.user = None  # what the worker knows of the structure is uncertain now
             raise
         self._keep(message)
+
+    def _meet_another(self, host: WorkerHost) -> None:
+        """Another worker than last time: on loan an interruption, unless that was told when the last one ended."""
+        told, self._restarts = self._restarts is None, host.restarts
+        if self._calculated and not self._owns_host and not told:
+            self.interrupted = True
+            raise WorkerDiedError(
+                f"the process of calculator {self.name!r} ended between two calculations of one protocol call;"
+                " the call has to begin again, for a new process may answer otherwise in the last bits"
+            )
 
     def _frame(self, host: WorkerHost, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
         """Head and body of the request: what changed, or everything if the worker does not know this structure."""
@@ -307,4 +334,4 @@ class SocketCalculator(Calculator):
         results.update(header.get("values", ()))
         self.results = results
         self.lost_results = tuple(header.get("lost", ()))
-        self._atoms, self._valid = None, True
+        self._atoms, self._valid, self._calculated = None, True, True

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlipcluster.calculators.pool import CalculatorPool
 from mlipcluster.calculators.registry import resolve
-from mlipcluster.errors import CalculatorError
+from mlipcluster.errors import CalculatorError, WorkerDiedError
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,37 @@ def test_threads_get_calculators_of_their_own(pool, emt):
     for thread in threads:
         thread.join()
     assert answers == [True] * 3
+
+
+def kill(calculator):
+    os.kill(calculator.host.pid, signal.SIGKILL)
+    calculator.host._process.wait(10)
+
+
+def test_a_worker_that_ends_before_it_calculated_is_replaced_unseen(pool):
+    with pool.lease(resolve("emt")) as calculator:
+        kill(calculator)
+        assert trajectory(calculator, 3) == trajectory(EMT(), 3)
+        assert not calculator.interrupted
+
+
+@pytest.mark.parametrize("how", ["between two calculations", "within one"])
+def test_a_worker_that_ends_after_it_calculated_interrupts_the_call_once(pool, trial, tmp_path, how):
+    dying = trial("DiesOnce", kwargs={"marker": str(tmp_path / "marker"), "calls": 3})
+    spec = resolve("emt") if how == "between two calculations" else dying
+    atoms = bulk("Cu", cubic=True)
+    with pool.lease(spec) as calculator:
+        atoms.calc = calculator
+        for _ in range(2):
+            atoms.positions += 0.01
+            atoms.get_potential_energy()
+        assert not calculator.interrupted
+        if how == "between two calculations":
+            kill(calculator)
+        atoms.positions += 0.01
+        with pytest.raises(WorkerDiedError, match="ended"):
+            atoms.get_potential_energy()
+        assert calculator.interrupted
+        atoms.get_potential_energy()  # a protocol that catches the error can go on
+        calculator.prepare()
+        assert not calculator.interrupted
