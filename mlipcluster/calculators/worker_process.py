@@ -52,10 +52,11 @@ class WorkerProcess:
         self.owner = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="mlip-")  # mode 0700
         self.address = f"{self._folder}/s"
+        self._kept_open: list[int] = []
         self._tail = bytearray()
         self._connections: list[Connection] = []
         try:
-            self._process, self._lifeline, output = self._start(spec)
+            self._process, output = self._start(spec)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -66,7 +67,7 @@ class WorkerProcess:
         _LIVE.add(self)
         _register_fork_handler()
         self._finalizer = weakref.finalize(
-            self, _end, self.owner, self._process, self._lifeline, self._connections, self._folder
+            self, _end, self.owner, self._process, self._kept_open, self._connections, self._folder
         )
 
     @property
@@ -117,9 +118,9 @@ class WorkerProcess:
         self._finalizer()
 
     def let_go(self) -> None:
-        """Close this process's end of the lifeline."""
-        while self._lifeline:
-            os.close(self._lifeline.pop())
+        """Close this process's end of the lifeline, and what else it keeps open."""
+        while self._kept_open:
+            os.close(self._kept_open.pop())
 
     def last_words(self) -> str:
         """The end of what it printed."""
@@ -127,7 +128,7 @@ class WorkerProcess:
             self._drainer.join(1.0)  # something it started may hold the pipe open
         return bytes(self._tail).decode("utf-8", "backslashreplace").strip()
 
-    def _start(self, spec: CalculatorSpec) -> tuple[subprocess.Popen[bytes], list[int], int]:
+    def _start(self, spec: CalculatorSpec) -> tuple[subprocess.Popen[bytes], int]:
         if len(os.fsencode(self.address)) > LONGEST_SOCKET_PATH:
             raise CalculatorStartError(
                 f"the socket's path {self.address!r} is longer than {LONGEST_SOCKET_PATH} bytes;"
@@ -137,6 +138,8 @@ class WorkerProcess:
             listener = given_away.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listener.bind(self.address)
             listener.listen(64)
+            kept.callback(self.let_go)
+            self._hide()
             lifeline_end, lifeline = os.pipe()
             output, output_end = os.pipe()
             for fd in (lifeline_end, output_end):
@@ -145,7 +148,20 @@ class WorkerProcess:
                 kept.callback(os.close, fd)
             process = self._popen(spec, listener.fileno(), lifeline_end, output_end)
             kept.pop_all()
-        return process, [lifeline], output
+        self._kept_open.append(lifeline)
+        return process, output
+
+    def _hide(self) -> None:
+        """Remove the socket's folder, so that not even a host that is killed leaves it behind.
+
+        A descriptor of the socket's file (``O_PATH``) leads to it still. Elsewhere than on Linux the folder stays until
+        the end.
+        """
+        if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd"):
+            fd = os.open(self.address, os.O_PATH | os.O_CLOEXEC)
+            self._kept_open.append(fd)
+            self.address = f"/proc/self/fd/{fd}"
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @staticmethod
     def _popen(spec: CalculatorSpec, listener: int, lifeline: int, output: int) -> subprocess.Popen[bytes]:
@@ -213,14 +229,14 @@ def _thread(what: str, target: object, *arguments: object) -> threading.Thread:
 
 
 def _end(
-    owner: int, process: subprocess.Popen[bytes], lifeline: list[int], connections: list[Connection], folder: str
+    owner: int, process: subprocess.Popen[bytes], kept_open: list[int], connections: list[Connection], folder: str
 ) -> None:
     if os.getpid() != owner:
         return
     if process.returncode is None:
         _kill_group(process.pid)
-    while lifeline:
-        os.close(lifeline.pop())
+    while kept_open:
+        os.close(kept_open.pop())
     for connection in connections:
         connection.close()
     shutil.rmtree(folder, ignore_errors=True)

@@ -131,13 +131,32 @@ def test_the_device_goes_where_the_factory_wants_it(trial, factory):
         assert host.provenance().devices == (f"{factory.removeprefix('with_')}=cuda:1",)
 
 
-def test_the_socket_is_for_this_user_only():
-    host = WorkerHost(CalculatorSpec("ase.calculators.emt:EMT"))
-    with host:
-        folder = Path(host._process.address).parent
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(host._process.address)) <= worker_process.LONGEST_SOCKET_PATH
-    assert not folder.exists()
+def test_the_socket_has_no_name_that_others_could_use_or_that_could_be_left_behind(emt, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_process.tempfile, "tempdir", str(tmp_path))
+    with WorkerHost(emt):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_that_the_socket_is_bound_in_is_for_this_user_only(emt, monkeypatch):
+    modes = []
+    hide = worker_process.WorkerProcess._hide
+
+    def look_and_hide(process):
+        modes.append(Path(process.address).parent.stat().st_mode & 0o777)
+        hide(process)
+
+    monkeypatch.setattr(worker_process.WorkerProcess, "_hide", look_and_hide)
+    with WorkerHost(emt):
+        assert modes == [0o700]
+
+
+def test_where_a_socket_needs_its_name_the_folder_goes_with_the_worker(emt, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_process.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delattr(os, "O_PATH")
+    with WorkerHost(emt) as host:
+        assert len(list(tmp_path.iterdir())) == 1
+        assert host.provenance().executable == sys.executable
+    assert list(tmp_path.iterdir()) == []
 
 
 # Dying
