@@ -190,8 +190,11 @@ class RunBook:
     def save_children(self, live: Live, result: CallResult) -> list[Saved]:
         """Keep a call's outputs for the protocol that works on them next."""
         self._lines[1].append(self._child_entry(live, result))
-        if live.slot in self._known and not self.saving.save_all:  # it failed before: that line no longer holds
-            self._lines[0].append(self._entry(live, result, PASSED_ON, output_name(live, "", 0, 1), final=False))
+        if (live.slot in self._known or live.slot in self._children) and not self.saving.save_all:
+            # It failed before, or gave something else: what the ledger says of it and its children no longer holds.
+            entry = self._entry(live, result, PASSED_ON, output_name(live, "", 0, 1), final=False)
+            entry["passed_on"] = [product.index for product in result.products]
+            self._lines[0].append(entry)
         return self._save(live, result, final=False) if self.saving.save_all else []
 
     def save_failure(self, live: Live, result: CallResult, attempts: int) -> None:

@@ -17,7 +17,7 @@ from mlipcluster.errors import RecordError
 Entry = Mapping[str, Any]
 
 PASSED_ON = "passed on"
-"""Status of a call that failed once and succeeded later, with outputs that the next protocol works on."""
+"""Status of a call that was made again, with outputs (numbers in ``passed_on``) that the next protocol works on."""
 _ALWAYS = ("slot", "status", "identity", "output")
 
 
@@ -209,8 +209,10 @@ def _is_rooted(slot: Slot, calls: Mapping[str, list[Entry]]) -> bool:
 
 
 def _gives(entry: Entry, index: int) -> bool:
-    """Whether a call gave an output of that number; of one that was passed on the ledger does not know how many."""
-    return entry.get("status") == PASSED_ON or (entry.get("status") == "output" and _index(entry) == index)
+    """Whether a call gave an output of that number."""
+    if entry.get("status") == PASSED_ON:
+        return index in entry.get("passed_on", (index,))
+    return entry.get("status") == "output" and _index(entry) == index
 
 
 def _order(entry: Entry) -> tuple[Any, ...]:
