@@ -151,13 +151,15 @@ class _RichView:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+        # Without markup: what users call things may hold brackets.
+        texts = [TextColumn(form, markup=False) for form in ("{task.description}", "{task.fields[told]}")]
+        columns = (SpinnerColumn(), texts[0], BarColumn(), texts[1])
         self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
         self._task = self._bar.add_task(title, total=None, told="starting")
         self._bar.start()
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, markup=False)
 
     def show(self, counts: Counts, seconds: float) -> None:
         self._bar.update(

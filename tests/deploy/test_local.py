@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from distributed import Client
+from distributed.deploy.spec import SpecCluster
+
+from mlipcluster.deploy.local import THREAD_VARIABLES, Local
+
+
+def gone(pids):
+    for _ in range(300):
+        if not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    log = tmp_path_factory.mktemp("local") / "workers.log"
+    with Local(2, threads=3, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        yield cluster, client, log
+
+
+def test_workers_are_processes_with_one_thread_each(two):
+    cluster, client, _ = two
+    assert isinstance(cluster, SpecCluster)
+    assert list(client.nthreads().values()) == [1, 1]
+    pids = set(client.run(os.getpid).values())
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+def test_their_arithmetic_has_as_many_threads_as_was_said(two):
+    _, client, _ = two
+    told = client.run(lambda: {name: os.environ.get(name) for name in THREAD_VARIABLES})
+    assert all(variables == dict.fromkeys(THREAD_VARIABLES, "3") for variables in told.values())
+
+
+def test_what_they_say_goes_to_the_log(two):
+    _, client, log = two
+    client.run(lambda: print("from a worker", flush=True))
+    assert "from a worker" in log.read_text()
+
+
+def test_nothing_listens_beyond_this_machine(two):
+    cluster, client, _ = two
+    assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+    assert all(address.startswith("tcp://127.0.0.1:") for address in client.nthreads())
+    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_a_worker_that_dies_is_replaced(two):
+    _, client, _ = two
+    before = client.run(os.getpid)
+    victim = next(iter(before.values()))
+    os.kill(victim, 9)
+    for _ in range(300):
+        now = set(client.run(os.getpid, on_error="ignore").values())
+        if len(now) == 2 and victim not in now:
+            break
+        time.sleep(0.1)
+    assert len(now) == 2
+    assert victim not in now
+
+
+def test_with_tls_nobody_without_the_key_gets_in():
+    with Local(1, security=True).start() as cluster:
+        assert cluster.scheduler_address.startswith("tls://127.0.0.1")
+        with Client(cluster, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            assert client.submit(sum, [1, 2]).result() == 3
+        plain = cluster.scheduler_address.replace("tls://", "tcp://")
+        with pytest.raises((OSError, TimeoutError, RuntimeError)):
+            Client(plain, timeout=2, set_as_default=False)
+
+
+SCRIPT = """
+import os, sys, time
+from mlipcluster.deploy.local import Local
+from distributed import Client
+cluster = Local(2).start()
+client = Client(cluster)
+client.wait_for_workers(2, timeout=60)
+print(*client.run(os.getpid).values(), flush=True)
+if sys.argv[1] == "close":
+    client.close()
+    cluster.close()
+if sys.argv[1] == "hang":
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["close", "leave", "kill"])
+def test_workers_end_with_the_script_that_started_them(how, tmp_path):
+    """A script without ``if __name__ == "__main__"``, however it ends."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, script, "hang" if how == "kill" else how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        pids += [
+            parent.pid for pid in pids for parent in psutil.Process(pid).parents() if parent.pid not in (1, os.getpid())
+        ]
+        pids = [pid for pid in set(pids) if pid != process.pid and psutil.Process(pid).ppid() != os.getppid()]
+        if how == "kill":
+            process.kill()
+    assert process.returncode == (-9 if how == "kill" else 0)
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    assert gone(set(pids) - own)
+
+
+def test_the_number_of_workers_may_follow_the_work():
+    with Local(2, minimum=0).start() as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
