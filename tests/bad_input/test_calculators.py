@@ -103,9 +103,10 @@ def test_a_calculator_that_hangs(run, treacherous, option):
         (CalculatorSpec("ase.calculators.emt:EMT", python="/no/such/python"), "/no/such/python"),
         (CalculatorSpec("ase.calculators.emt:EMT", python="/bin/false"), "/bin/false"),
         (CalculatorSpec("ase.calculators.emt:EMT", python="/etc/passwd"), "/etc/passwd"),
+        (CalculatorSpec("os:getcwd"), "'os:getcwd' gave a str, not a calculator of ASE's"),
         (CalculatorSpec("os:_exit", args=(3,)), "exit status 3"),
     ],
-    ids=["module", "name", "argument", "interpreter", "no interpreter", "no program", "exit"],
+    ids=["module", "name", "argument", "interpreter", "no interpreter", "no program", "no calculator", "exit"],
 )
 def test_a_calculator_that_cannot_be_had_is_told_before_any_task(run, run_folder, spec, words):
     with pytest.raises(CalculatorStartError) as caught:
@@ -131,12 +132,6 @@ def test_a_run_that_could_not_start_can_once_it_is_mended(run):
 def test_an_unknown_name_lists_the_known(run):
     with pytest.raises(InputError, match="emt"):
         run(METALS, single_point, calculator="emtt")
-
-
-def test_what_is_no_calculator(run):
-    failures = run(METALS, single_point, calculator=CalculatorSpec("os:getcwd")).failures
-    assert len(failures) == 4
-    assert all("'str' object" in failure.message for failure in failures)
 
 
 SLOW_START = "import time\ndef make():\n    time.sleep(600)\n"
