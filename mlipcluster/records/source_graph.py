@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import functools
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -56,12 +57,18 @@ class Graph:
     """
 
     def __init__(self, root: Any, name: str) -> None:
+        self.home = _home(root)
+        self._walk(root, name)
+        while self.imported:  # what was imported on the way may show in modules that were looked at before
+            self._walk(root, name)
+
+    def _walk(self, root: Any, name: str) -> None:
         self.nodes: list[_Node] = []
         self.known: dict[Any, int] = {}
         self.names: set[str] = set()
         self.unhashable: dict[str, str] = {}
         self.modules: dict[str, types.ModuleType] = {}
-        self.home = _home(root)
+        self.imported = False
         self._add(("root",), "", root, lambda: self._values(root, name))
         for node in self.nodes:  # grows while it is walked: breadth first, so the numbers depend on the code alone
             node.form = node.make()
@@ -184,7 +191,7 @@ class Graph:
                 name = importlib.util.resolve_name("." * statement.level + name, package)
             except ImportError:
                 return {f"import {name}": "undefined"}
-        module = sys.modules.get(name)
+        module = self._loaded(name)
         if module is None:
             return {f"import {name}": self._not_imported(name)}
         if not user_code.is_user_module(module):
@@ -193,15 +200,30 @@ class Graph:
             return {f"import {name}": self._module_reference(module)}
         found = {}
         for part in statement.names:
-            value = getattr(module, part, sys.modules.get(f"{name}.{part}", _MISSING))
+            value = getattr(module, part, _MISSING)
+            if value is _MISSING:
+                value = self._loaded(f"{name}.{part}") or _MISSING
             self._reached(module)
             found[f"import {part}"] = (
                 self._not_imported(f"{name}.{part}") if value is _MISSING else self._global(name, part, value)
             )
         return found
 
+    def _loaded(self, name: str) -> types.ModuleType | None:
+        """A module that a function imports when it runs. One of the user's is imported, as the worker will do:
+        what it counts for must not depend on whether somebody has imported it already."""
+        module = sys.modules.get(name)
+        if module is not None or not _is_users(_find_spec(name)) or _ours(name):
+            return module
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's module may do anything, and may be for workers only
+            return None
+        self.imported = True
+        return module
+
     def _not_imported(self, name: str) -> Any:
-        """A module that is imported only when the function runs: its source is read, its own imports are not."""
+        """A module that cannot be imported here: its source is read, its own imports are not."""
         spec = _find_spec(name)
         if spec is None or not spec.origin:
             return "undefined"
@@ -342,6 +364,13 @@ def _owner(value: Any) -> str | None:
 
 def _ours(name: str) -> bool:
     return name.partition(".")[0] == "mlipcluster"
+
+
+def _is_users(spec: importlib.machinery.ModuleSpec | None) -> bool:
+    if spec is None or spec.origin in {"built-in", "frozen"}:
+        return False
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return any(user_code.is_user_file(place) for place in places)
 
 
 def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:

@@ -377,16 +377,41 @@ def test_a_package_is_followed_through_its_modules(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_module_that_is_imported_only_later_counts_by_its_file(load, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import only_later as later",
+        "import later_package.inner as later",
+        "from later_package import inner as later",
+        "import later_package; from later_package import inner as later",
+    ],
+)
+def test_whether_a_helper_is_imported_already_does_not_matter(load, tmp_path, monkeypatch, use):
+    folder = tmp_path / "later"
+    (folder / "later_package").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("only_later.py", "later_package/inner.py"):
+        (folder / name).write_text("import json\n\ndef x():\n    return 1\n")
+    (folder / "later_package" / "__init__.py").write_text("y = 1\n")
+    mine = load(f"def protocol(atoms):\n    {use}\n    return later.x()\n", folder=folder)
+    found = describe(mine.protocol)
+    assert describe(mine.protocol) == found
+    for name in ("only_later", "later_package.inner", "later_package"):
+        sys.modules.pop(name, None)
+    importlib.import_module("later_package.inner" if "inner" in use else "only_later")
+    assert describe(mine.protocol) == found
+
+
+def test_a_module_that_cannot_be_imported_here_counts_by_its_file(load, tmp_path, monkeypatch):
     folder = tmp_path / "later"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
-    (folder / "only_later.py").write_text("x = 1\n")
+    (folder / "only_later.py").write_text("import there_is_no_such_package\nx = 1\n")
     mine = load("def protocol(atoms):\n    import only_later\n    return only_later.x\n", folder=folder)
     before = describe(mine.protocol)
     assert "only_later" not in sys.modules
     assert "only_later" in before.dependencies
-    (folder / "only_later.py").write_text("x = 2\n")
+    (folder / "only_later.py").write_text("import there_is_no_such_package\nx = 2\n")
     linecache.clearcache()
     after = describe(mine.protocol)
     assert difference(before.dependencies, after.dependencies) == ["only_later changed"]
