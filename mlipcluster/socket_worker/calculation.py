@@ -109,7 +109,8 @@ class Calculation:
             arguments[_device_argument(self._factory)] = device
         self.calculator = self._factory(*self._spec.get("args", ()), **arguments)
         if not any(hasattr(self.calculator, name) for name in ("calculate", "get_property", *METHODS.values())):
-            raise TypeError(f"{self._spec['factory']!r} gave a {type(self.calculator).__name__}, not a calculator of ASE's")
+            found = type(self.calculator).__name__
+            raise TypeError(f"{self._spec['factory']!r} gave a {found}, not a calculator of ASE's")
         self._pristine = True
         # One of ASE's, with ASE's own get_property: then what that does can be done here, without comparing structures.
         self._is_usual = (
