@@ -203,7 +203,8 @@ class Distribution:
             protocol=protocol.digest,
             calculator=self._work.facts.for_call(protocol.wanted, task.calculator),
             environment=self._work.facts.environment,
-            seed=f"{seeds or self._work.seed} {task.replicate} {'.'.join(map(str, lineage))} {step}",
+            # With the place of the call, so that no two calls of a run are one even where all else is the same.
+            seed=f"{seeds or self._work.seed} {slot}",
         )
         info = TaskInfo(task.key, task.source, task.replicate, step, lineage, protocol.short_name, task.calculator)
         seed = seeds[step] if seeds else None
@@ -283,9 +284,11 @@ class Distribution:
                 f"the Dask worker that ran {live.call.task.protocol!r} on {live.task.source} ended every time; "
                 "see the workers' log in the run folder."
             )
-            result = CallResult(0, 0.0, 0.0, "", failure=describe_failure(TaskError(text)))
+            error = TaskError(text)
             with self._book.together():
-                self._fail(live, result, attempt)
+                self._fail(live, CallResult(0, 0.0, 0.0, "", failure=describe_failure(error)), attempt)
+            if not self._options.faults.ignore_errors:
+                raise error
 
     def _fail(self, live: Live, result: CallResult, attempts: int) -> None:
         self._tally.done += 1

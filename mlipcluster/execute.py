@@ -32,12 +32,18 @@ from mlipcluster.records.seeds import call_seed, seed_everything
 
 if TYPE_CHECKING:
     from mlipcluster.calculators.pool import CalculatorPool
+    from mlipcluster.calculators.socket_calculator import SocketCalculator
     from mlipcluster.calculators.spec import CalculatorSpec
 
 HANDED = ("calc", "calculators", "seed", "rng", "scratch", "task")
 """What a protocol may ask for by name beside its task's own keyword arguments."""
 
 Protocol = Callable[..., Any]
+Clock = Callable[[bool], None]
+
+
+def no_clock(running: bool) -> None:
+    """Tell nobody when a protocol starts and ends."""
 
 
 class Executor:
@@ -51,24 +57,25 @@ class Executor:
         self._introduction: Introduction | None = None
         self._interrupted = False
 
-    def run(self, job: Job, call: Call, leased: Callable[[], None] = lambda: None) -> CallResult:
+    def run(self, job: Job, call: Call, clock: Clock = no_clock) -> CallResult:
         """Make one call; whatever it raises becomes its `Failure`.
 
         Parameters
         ----------
-        leased : callable
-            Called when the calculators are ready and the protocol is about to start.
+        clock : callable
+            Called with True when the calculators are ready and the protocol is about to start, and with False when it
+            has ended: only what lies between counts for its timeout.
         """
         seed = self._seed(job, call)
-        result = self._attempt(job, call, seed, leased)
+        result = self._attempt(job, call, seed, clock)
         if self._interrupted:
             # A calculator that was started anew on the way has forgotten what the old one remembered (a neighbour
             # list, a density): the last bits may differ. So the call begins again.
-            result = self._attempt(job, call, seed, leased)
+            result = self._attempt(job, call, seed, clock)
         return replace(result, introduction=self.introduce(job).name)
 
-    def _attempt(self, job: Job, call: Call, seed: int, leased: Callable[[], None]) -> CallResult:
-        started, clock = time.time(), time.perf_counter()
+    def _attempt(self, job: Job, call: Call, seed: int, clock: Clock) -> CallResult:
+        started, begun = time.time(), time.perf_counter()
         products: list[Product] = []
         updates: dict[str, Any] = {}
         failure = None
@@ -76,15 +83,14 @@ class Executor:
         try:
             protocol, keep = self._load(job)
             wishes = self._wishes
-            with self._handed(job, call, wishes, seed) as handed:
-                leased()
-                clock = time.perf_counter()
+            with self._handed(job, call, wishes, seed) as handed, _timed(clock):
+                begun = time.perf_counter()
                 products, updates = _collect(_values(protocol, wishes, call, handed), job, keep)
-                seconds = time.perf_counter() - clock
+                seconds = time.perf_counter() - begun
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a protocol is a failure of that call only
-            seconds = time.perf_counter() - clock
+            seconds = time.perf_counter() - begun
             products, updates, failure = [], {}, describe_failure(error)
         return CallResult(seed, started, seconds, "", tuple(products), updates, failure)
 
@@ -152,15 +158,27 @@ class Executor:
                 yield {name: value for name, value in handed.items() if name in wanted}
             finally:
                 self._interrupted = any(getattr(lease, "interrupted", False) for lease in leases.values())
-                self._note_provenance(job, names)
+                self._note_provenance(job, leases)
 
-    def _note_provenance(self, job: Job, names: list[str]) -> None:
-        for name in names:
-            with contextlib.suppress(Exception):  # a calculator that cannot be asked any more told of itself before
-                spec, provenance = job.calculators[name], self._pool.provenance(job.calculators[name])
-                if self._used.get(name) != (spec, provenance):
-                    self._used[name] = (spec, provenance)
+    def _note_provenance(self, job: Job, leases: Mapping[str, SocketCalculator]) -> None:
+        """Ask the calculators that were used, as they are now: they may have opened weights late."""
+        for name, calculator in leases.items():
+            with contextlib.suppress(Exception):  # one that cannot be asked any more told of itself before
+                if not calculator.host.alive:
+                    continue
+                now = (job.calculators[name], calculator.provenance())
+                if self._used.get(name) != now:
+                    self._used[name] = now
                     self._introduction = None
+
+
+@contextlib.contextmanager
+def _timed(clock: Clock) -> Iterator[None]:
+    clock(True)
+    try:
+        yield
+    finally:
+        clock(False)
 
 
 @dataclass(frozen=True)

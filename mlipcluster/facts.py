@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.calculators.provenance import Provenance, Weight
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Introduction
 from mlipcluster.environments.measure import measure
@@ -35,27 +35,25 @@ class CalculatorFacts:
     def for_call(self, wanted: frozenset[str], calculator: str) -> str:
         """Of the calculators that a protocol asks for; ``""`` where it asks for none."""
         if "calculators" in wanted:
-            return digest(dict(self.calculators))
+            return digest([calculator, dict(self.calculators)])
         return self.calculators.get(calculator, "") if "calc" in wanted else ""
 
 
-def facts_from(introduction: Introduction, calculators: Mapping[str, CalculatorSpec]) -> CalculatorFacts:
-    """The facts as a worker tells them."""
-    told = {
-        name: _calculator_digest(
-            spec,
-            Provenance.from_json(introduction.calculators[name]["provenance"]),
-            introduction.calculators[name]["environment"]["digest"],
-        )
-        for name, spec in calculators.items()
-    }
+def facts_from(introduction: Introduction, calculators: Mapping[str, CalculatorSpec], cache: Path) -> CalculatorFacts:
+    """The facts as a worker tells them; *cache* knows which files the calculators open late."""
+    known = _read(cache)
+    told = {}
+    for name, spec in calculators.items():
+        said = introduction.calculators[name]
+        provenance = Provenance.from_json(said["provenance"])
+        told[name] = _digest(spec, provenance, said["environment"]["digest"], _late(known, name, spec))
     return CalculatorFacts(introduction.environment["digest"], told)
 
 
 def facts_here(calculators: Mapping[str, CalculatorSpec], cache: Path) -> CalculatorFacts | None:
     """The facts without starting anything, for workers on this machine; None where a calculator must be asked.
 
-    A calculator need not be asked when it was before, by this run, and its weights are still the same bytes.
+    A calculator need not be asked when it was before, by this run, and its weights and code are still the same bytes.
     """
     known = _read(cache)
     told = {}
@@ -64,28 +62,65 @@ def facts_here(calculators: Mapping[str, CalculatorSpec], cache: Path) -> Calcul
         if entry is None or entry["spec"] != _key(spec):
             return None
         provenance = Provenance.from_json(entry["provenance"])
-        if any(not os.path.isfile(w.path) or sha256_file(w.path) != w.sha256 for w in provenance.weights):
+        if any(_sha256(file.path) != file.sha256 for file in _files(provenance)):
             return None
-        told[name] = _calculator_digest(spec, provenance, measure(spec.interpreter).digest)
+        told[name] = _digest(spec, provenance, measure(spec.interpreter).digest, _late(known, name, spec))
     return CalculatorFacts(measure().digest, told)
 
 
 def remember(introduction: Introduction, calculators: Mapping[str, CalculatorSpec], cache: Path) -> None:
-    """Keep what the calculators said, for `facts_here`."""
-    entries = {
-        name: {"spec": _key(spec), "provenance": introduction.calculators[name]["provenance"]}
-        for name, spec in calculators.items()
-    }
-    write_atomic(cache, json.dumps({**_read(cache), **entries}, indent=1) + "\n")
+    """Keep what the calculators said when they were asked, for `facts_here`."""
+    known = _read(cache)
+    for name, spec in calculators.items():
+        late = known[name]["late"] if name in known and known[name]["spec"] == _key(spec) else {}
+        provenance = introduction.calculators[name]["provenance"]
+        known[name] = {"spec": _key(spec), "provenance": provenance, "late": late}
+    write_atomic(cache, json.dumps(known, indent=1) + "\n")
 
 
-def _calculator_digest(spec: CalculatorSpec, provenance: Provenance, environment: str) -> str:
-    weights = sorted(weight.sha256 for weight in provenance.weights)
-    return digest({"spec": spec.identity(), "weights": weights, "environment": environment})
+def remember_late(introduction: Introduction, cache: Path) -> None:
+    """Keep which files calculators opened only while they worked.
+
+    They are not known before the first call, so they are no part of its identity; but when their bytes change later,
+    the identity does.
+    """
+    known = _read(cache)
+    before = json.dumps(known)
+    for name, said in introduction.calculators.items():
+        if (entry := known.get(name)) is not None:
+            asked = {file.path for file in _files(Provenance.from_json(entry["provenance"]))}
+            for file in _files(Provenance.from_json(said["provenance"])):
+                if file.path not in asked:
+                    entry["late"].setdefault(file.path, file.sha256)
+    if json.dumps(known) != before:
+        write_atomic(cache, json.dumps(known, indent=1) + "\n")
+
+
+def _late(known: Mapping[str, Any], name: str, spec: CalculatorSpec) -> list[str]:
+    """SHA-256, as they are now, of the files opened late that are not what they were at first."""
+    entry = known.get(name)
+    if entry is None or entry["spec"] != _key(spec):
+        return []
+    now = ((_sha256(path), first) for path, first in entry["late"].items())
+    return sorted(sha256 for sha256, first in now if sha256 not in ("", first))
+
+
+def _digest(spec: CalculatorSpec, provenance: Provenance, environment: str, late: list[str]) -> str:
+    files = sorted(file.sha256 for file in _files(provenance))
+    return digest({"spec": spec.identity(), "files": files, "environment": environment, "late": late})
+
+
+def _files(provenance: Provenance) -> tuple[Weight, ...]:
+    """Weights, and code that belongs to no environment."""
+    return (*provenance.weights, *getattr(provenance, "code", ()))
+
+
+def _sha256(path: str) -> str:
+    return sha256_file(path) if os.path.isfile(path) else ""
 
 
 def _key(spec: CalculatorSpec) -> Any:
-    return json.loads(json.dumps({**spec.identity(), "interpreter": str(spec.interpreter)}))
+    return json.loads(json.dumps({**spec.identity(), "interpreter": str(spec.interpreter), "paths": list(spec.paths)}))
 
 
 def _read(cache: Path) -> dict[str, Any]:

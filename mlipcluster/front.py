@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Introduction, Job
 from mlipcluster.distribute import Distribution, Pinned, Work
-from mlipcluster.errors import InputError, MismatchError
+from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
 from mlipcluster.files import RunFolder
 from mlipcluster.options import GROUPS, Options
@@ -182,9 +182,23 @@ class MLIPCluster:
     ) -> Iterator[Output]:
         """As `distribute`, but give each final output as soon as it is saved; those finished earlier as well."""
         told = ProtocolOptions(retries, resources, priorities, clients_indices)
-        return (saved.output() for saved in self._run(protocols, told, set()))
+        return self._outputs(self._run(protocols, told, set()))
 
-    def _run(self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]) -> Iterator[Saved | Earlier]:
+    @staticmethod
+    def _outputs(run: Generator[Saved | Earlier, None, None]) -> Iterator[Output]:
+        with contextlib.closing(run):
+            for saved in run:
+                try:
+                    output = saved.output()
+                except RecordError as error:
+                    text = f"an output of an earlier run is left out: {error}. Delete its file to have it made again."
+                    warnings.warn(text, stacklevel=2)
+                else:
+                    yield output
+
+    def _run(
+        self, protocols: Sequence[Any], told: ProtocolOptions, slots: set[str]
+    ) -> Generator[Saved | Earlier, None, None]:
         keep = self.options.saving.filter_results
         planned = plan_protocols(protocols, told, keep if callable(keep) else None, self._workers.count)
         self._check_pinned(len(planned))
@@ -198,6 +212,7 @@ class MLIPCluster:
         with contextlib.ExitStack() as stack:
             book = stack.enter_context(RunBook(self.folder, self.options.saving))
             book.slots = slots
+            book.retry_failed |= not self.options.faults.ignore_errors
             stack.enter_context(_logging(self.folder, self.options.showing.logging_level))
             stack.enter_context(by_value(module for protocol in planned for module in protocol.modules))
             stack.push(self._end)
@@ -227,16 +242,18 @@ class MLIPCluster:
     def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook) -> CalculatorFacts:
         """Ask the calculators what they are, unless nothing has changed since they were asked."""
         used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
-        cache = self.folder.root / "calculators.json"
+        cache = self.folder.calculators
         facts = None if self._workers.started and not self._workers.own else facts_here(used, cache)
         if facts is None:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
-            introduction = self._workers.introduce(Job.asking(used, self.options.compute.scratch_dir))
+            asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
+            job = Job.asking(used, self.options.compute.scratch_dir)
+            introduction = self._workers.introduce(job, asking.step)
             _check_python(introduction)
             with book.together():
                 book.meet(introduction)
             remember(introduction, used, cache)
-            facts = facts_from(introduction, used)
+            facts = facts_from(introduction, used, cache)
         wanted = self.options.checks.environment
         if wanted is not None and not (wanted and facts.environment.startswith(wanted)):
             raise MismatchError(

@@ -39,7 +39,7 @@ LOOK_SECONDS = 1.0
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-_CHUNK, _INTRODUCE, _STARTED, _RESULT, _INTRODUCTION, _DONE = b"C", b"P", b"S", b"R", b"I", b"D"
+_CHUNK, _INTRODUCE, _STARTED, _ENDED, _RESULT, _INTRODUCTION, _DONE = b"C", b"P", b"S", b"E", b"R", b"I", b"D"
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class ProtocolProcess:
         ProtocolProcessError
             The process ended instead of answering.
         """
+        self._run = job.run
         try:
             self._start(job)
             self._send(_INTRODUCE, job)
@@ -170,7 +171,9 @@ class ProtocolProcess:
         ours, theirs = socket.socketpair()
         output, write_end = os.pipe()
         far_end, lifeline = os.pipe()
-        environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, "PYTHONUNBUFFERED": "1"}
+        # The order of a set of strings must not depend on which process ran a protocol.
+        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
+        environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, **fixed}
         command = [sys.executable, "-m", "mlipcluster.protocol_process", str(theirs.fileno()), str(far_end)]
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603
@@ -205,6 +208,8 @@ class ProtocolProcess:
             if kind == _STARTED:
                 deadline = time.monotonic() + job.timeout if job.timeout else None
                 self._begun = time.time()
+            elif kind == _ENDED:
+                deadline = None
             elif kind == _INTRODUCTION:
                 introductions.append(body)
             elif kind == _RESULT:
@@ -328,6 +333,13 @@ def abandon(run: str) -> None:
                 process.kill()
 
 
+def cool() -> None:
+    """End what is warm and free on this Dask worker; what runs goes on."""
+    with _lock:
+        for process in _idle:
+            process.stop()
+
+
 def main(connection_fd: int, lifeline_fd: int) -> None:
     """The process itself: run chunks until the other side is gone."""
     from mlipcluster.socket_worker.lifeline import die_with_parent
@@ -377,9 +389,13 @@ def _run_calls(
     executor: Executor, work: tuple[Job, tuple[Call, ...]], introduced: set[tuple[str, str]], send: Callable[..., None]
 ) -> None:
     job, calls = work
-    announce = (lambda: send(_STARTED)) if job.timeout else (lambda: None)
+
+    def clock(running: bool) -> None:
+        if job.timeout:
+            send(_STARTED if running else _ENDED)
+
     for call in calls:
-        result = executor.run(job, call, announce)
+        result = executor.run(job, call, clock)
         if (job.run, result.introduction) not in introduced:
             introduced.add((job.run, result.introduction))
             send(_INTRODUCTION, transit.pack(executor.introduce(job)))

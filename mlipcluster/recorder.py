@@ -12,10 +12,13 @@ from mlipcluster.calls import Call, CallResult, Introduction, Product
 from mlipcluster.options import About
 from mlipcluster.plan import PlannedProtocol
 from mlipcluster.records.git import GitState
-from mlipcluster.records.identity import Parts
+from mlipcluster.records.identity import Parts, digest
 from mlipcluster.records.packing import encode
 from mlipcluster.records.record import SCHEMA
 from mlipcluster.tasks import Task
+
+MANY_TRAILS = 10_000
+"""Ways through the workers' processes that are kept in mind."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Recorder:
         self._told = told
         self._met: dict[str, _Met] = {}
         self._facts: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._same: dict[str, dict[str, Any]] = {}
         self._git = told.git.to_json() if told.git else None
         protocols = [{**p.source.to_json(), "pickle": encode(p.pickled)} for p in told.protocols]
         self._protocols = [protocols[: step + 1] for step in range(len(protocols))]
@@ -172,8 +176,13 @@ class Recorder:
             for name in trail.introductions:
                 for calculator, said in self._met.get(name, _NOBODY).introduction.calculators.items():
                     facts[calculator] = {**said, "environment_digest": said["environment"].get("digest", "")}
-            self._facts[trail.introductions] = facts
-            self.constants.append(facts)
+            content = digest(facts)
+            if content not in self._same:
+                self._same[content] = facts
+                self.constants.append(facts)
+            if len(self._facts) > MANY_TRAILS:
+                self._facts.clear()
+            self._facts[trail.introductions] = self._same[content]
         return self._facts[trail.introductions]
 
 

@@ -17,6 +17,7 @@ from ase import Atoms
 from mlipcluster.calls import CallResult, Introduction, Product
 from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.errors import MLIPClusterError, RunFolderError
+from mlipcluster.facts import remember_late
 from mlipcluster.files import RunFolder, remove_parts, write_atomic
 from mlipcluster.options import Saving
 from mlipcluster.outputs.entries import PASSED_ON, missing_files, newest_by_slot, orphans
@@ -99,6 +100,7 @@ class RunBook:
         self.saving = saving
         self.again: Counter[str] = Counter()
         self.slots: set[str] = set()
+        self.retry_failed = saving.retry_failed
         self._ledger = Ledger(folder.ledger)
         self._intermediate = Ledger(folder.intermediate)
         self._known: dict[str, _Known] = {}
@@ -117,6 +119,9 @@ class RunBook:
             self.folder.root.mkdir(parents=True, exist_ok=True)
             self._ledger.open()
             self._intermediate.open()
+        except RunFolderError:
+            self.__exit__()
+            raise
         except OSError as error:
             text = f"output_path {self.folder.root} cannot be written: {error.strerror}; choose another folder."
             raise RunFolderError(text) from error
@@ -165,7 +170,7 @@ class RunBook:
             changed = live.parts.first_difference(known.parts, self.saving.accept_changes)
             if changed:
                 self.again[self._reason(changed, live, known.parts)] += 1
-            elif known.status == "failed" and self.saving.retry_failed:
+            elif known.status == "failed" and self.retry_failed:
                 self.again["it failed before"] += 1
             elif known.status in ("failed", "empty") or len(known.have) >= known.count:
                 files = (file for _, file in sorted(known.have.items()) if file)
@@ -222,6 +227,7 @@ class RunBook:
         if not self.recorder.meet(introduction):
             return
         self._lines[1].append({"status": "introduction", **asdict(introduction)})
+        remember_late(introduction, self.folder.calculators)
         for packed in [introduction.environment, *(c["environment"] for c in introduction.calculators.values())]:
             self._keep_environment(Environment.from_json(packed))
 
@@ -349,16 +355,18 @@ class RunBook:
     def _told(self) -> dict[str, Any] | None:
         try:
             told = json.loads(self.folder.run_file.read_text())
+            if not isinstance(told, dict) or not {"schema", "seed"} <= told.keys():
+                raise ValueError("it does not say what the run was told")
         except FileNotFoundError:
             return None
         except ValueError as error:
             text = f"{self.folder.run_file} is damaged: {error}. Choose another output_path, or mend it."
             raise RunFolderError(text) from error
-        if told.get("schema", 0) > RUN_SCHEMA:
+        if told["schema"] > RUN_SCHEMA:
             raise RunFolderError(
                 f"{self.folder.run_file} was written by a newer mlipcluster; use that, or another folder."
             )
-        return told  # type: ignore[no-any-return]
+        return told
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         if not self.saving.resume:

@@ -19,7 +19,7 @@ from mlipcluster.calls import Call, Introduction, Job
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
 from mlipcluster.options import Compute
-from mlipcluster.protocol_process import ChunkResult, abandon, introduce, run_chunk
+from mlipcluster.protocol_process import ChunkResult, abandon, cool, introduce, run_chunk
 from mlipcluster.schedule import Step
 
 SLOTS_EVERY = 2.0
@@ -130,12 +130,16 @@ class Workers:
         self._looked = time.monotonic()
         return self.slots()
 
-    def introduce(self, job: Job) -> Introduction:
-        """Have one worker start the calculators and tell what they are."""
+    def introduce(self, job: Job, step: Step) -> Introduction:
+        """Have a worker that *step* may be sent to start the calculators and tell what they are.
+
+        Nothing that is warm answers: it may have loaded weights or code that have changed since.
+        """
         self.start()
         self._runs.add(job.run)
-        client = self._clients[0]
-        future = client.submit(introduce, job, pure=False)
+        for client in self._clients:
+            client.run(cool, on_error="ignore")
+        future = self._clients[step.client].submit(introduce, job, resources=dict(step.resources) or None, pure=False)
         answer: Introduction = _result(future)
         return answer
 
@@ -182,11 +186,14 @@ class Workers:
         """
         if self._own:
             self._futures.clear()
-            for client in self._clients:
-                client.close(timeout=2)
-            if self._cluster is not None:
-                self._cluster.close(timeout=10)
-            self._clients, self._cluster = [], None
+            clients, cluster, self._clients, self._cluster = self._clients, self._cluster, [], None
+            with contextlib.ExitStack() as stack:  # whatever one of them raises, the other is closed too
+                # On a busy machine they may take longer than that; the workers end with this process at the latest.
+                stack.enter_context(contextlib.suppress(TimeoutError))
+                if cluster is not None:
+                    stack.callback(cluster.close, timeout=10)
+                for client in clients:
+                    stack.callback(client.close, timeout=2)
             return
         for client in self._clients:
             if abort:

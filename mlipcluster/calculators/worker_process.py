@@ -165,8 +165,12 @@ class WorkerProcess:
 
     @staticmethod
     def _popen(spec: CalculatorSpec, listener: int, lifeline: int, output: int) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(spec.threads)), **dict(spec.environment)}
-        command = [str(spec.interpreter), "-I", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
+        # Isolated as by -I, which would also make Python ignore the hash seed: the order of a set of strings must be
+        # the same in every worker, or sums over it differ in their last bits.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment |= {"PYTHONHASHSEED": "0", **dict.fromkeys(THREAD_VARIABLES, str(spec.threads))}
+        environment |= dict(spec.environment)
+        command = [str(spec.interpreter), "-s", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
         try:
             return subprocess.Popen(  # noqa: S603 - the interpreter is the user's choice
                 command,

@@ -1,4 +1,4 @@
-"""Entry point: ``python -I <folder> <listening socket> <lifeline pipe>``, both inherited file descriptors."""
+"""Entry point: ``python -s <folder> <listening socket> <lifeline pipe>``, both inherited file descriptors."""
 
 from __future__ import annotations
 

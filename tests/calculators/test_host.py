@@ -221,6 +221,26 @@ def test_sigkill_within_a_call(trial, cu):
             cu.get_potential_energy()
 
 
+def test_a_set_of_strings_has_one_order_in_every_worker(trial, cu, monkeypatch):
+    orders = set()
+    for seed in ("1", "2", "random"):
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        with SocketCalculator(trial("HashOfText")) as calculator:
+            cu.calc = calculator
+            cu.get_potential_energy()
+            orders.add(calculator.results["order"])
+    assert len(orders) == 1
+
+
+def test_a_worker_is_isolated_from_pythons_variables(trial, cu, monkeypatch, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('another numpy')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with SocketCalculator(trial("Trial")) as calculator:
+        cu.calc = calculator
+        assert cu.get_potential_energy() == cu.positions.sum()
+
+
 def test_a_worker_killed_between_calls_is_replaced(trial, cu):
     with SocketCalculator(trial("Trial")) as calculator:
         cu.calc = calculator
