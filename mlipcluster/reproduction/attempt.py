@@ -24,7 +24,7 @@ from mlipcluster.records.identity import structure_digest
 from mlipcluster.records.packing import decode
 from mlipcluster.reproduction import checks
 from mlipcluster.reproduction.checks import Difference
-from mlipcluster.reproduction.protocols import Protocol
+from mlipcluster.reproduction.protocols import Located
 
 COPIED = ("project_name", "simulation_name", "license")  # who makes it again is another author
 
@@ -63,14 +63,15 @@ class Attempt:
     def __init__(
         self,
         original: Output,
-        protocols: Sequence[Protocol],
+        protocols: Sequence[Located],
         options: dict[str, Any],
         where: Where,
         trust: bool,
     ) -> None:
         self.original = original
         self.record = original.record
-        self.protocols = tuple(protocols)
+        self.protocols = tuple(one.function for one in protocols)
+        self._to_check = [None if one.from_record else one.function for one in protocols]
         self.where = where
         self.trust = trust
         self.recorded = recorded_calculators(self.record)
@@ -81,7 +82,7 @@ class Attempt:
     def check_before(self, input_atoms: Atoms | None) -> list[Difference]:
         """What can be seen without running anything."""
         metadata = self.record["metadata"]
-        found = checks.check_git(self.record, self.protocols) + checks.check_sources(self.record, self.protocols)
+        found = checks.check_git(self.record, self._to_check) + checks.check_sources(self.record, self._to_check)
         if not self.where.elsewhere:
             found += self._check_environment("the run", metadata["environment"], measure())
         for name in self.calculators:
@@ -106,17 +107,27 @@ class Attempt:
 
     def checked(self) -> tuple[str, ...]:
         """Kinds of things that the record holds something of."""
-        calculators = self.record["metadata"]["calculators"]
-        weights = any(_weights(calculators.get(name) or {}) for name in self.calculators)
-        kinds = (checks.FILE, checks.ENVIRONMENT, checks.CODE, checks.CALCULATOR, checks.WEIGHTS, checks.SEEDS)
-        return tuple(kind for kind in kinds if kind != checks.WEIGHTS or weights)
+        metadata = self.record["metadata"]
+        facts = [metadata["calculators"].get(name) or {} for name in self.calculators]
+        held = {
+            checks.FILE: True,
+            checks.ENVIRONMENT: all([metadata["environment"], *(one.get("environment") for one in facts)]),
+            checks.CODE: bool(metadata["protocols"]),
+            checks.CALCULATOR: bool(self.recorded),
+            checks.WEIGHTS: any(map(_weights, facts)),
+            checks.SEEDS: bool(self.record["instance"]["seeds"]),
+        }
+        return tuple(kind for kind, holds in held.items() if holds)
 
     def notes(self, new: Output) -> tuple[str, ...]:
         """What else is to be said: where it ran now, and where the protocols' files are."""
         lines = checks.source_notes(self.record)
         lines += checks.machine_notes(self.record["metadata"]["machine"], new.record["metadata"]["machine"])
-        for old, here in zip(self.record["metadata"]["protocols"], new.record["metadata"]["protocols"], strict=True):
-            if old.get("file") != here.get("file"):
+        protocols = zip(self.record["metadata"]["protocols"], new.record["metadata"]["protocols"], strict=True)
+        for (old, here), checked in zip(protocols, self._to_check, strict=True):
+            if checked is None:
+                lines.append(f"protocol {old['name']} is the record's own: unpickled, because you trust it")
+            elif old.get("file") != here.get("file"):
                 lines.append(f"protocol {here['name']} is from {here.get('file')}, recorded {old.get('file')}")
         return tuple(lines)
 
@@ -149,8 +160,15 @@ class Attempt:
                 # Uncommitted changes were held against the record before, which says more than that there are some.
                 warnings.filterwarnings("ignore", message=".*uncommitted changes", category=UserWarning)
                 results = cluster.distribute(*self.protocols, **self.where.for_protocols())
-            ours = [o for o in results if o.record["instance"]["calculator"] == instance["calculator"]]
-            return _kept(ours[0]) if ours else None
+            ours = next((output for output in results if self._is_the_same(output.record)), None)
+            return _kept(ours) if ours else None
+
+    def _is_the_same(self, new: Mapping[str, Any]) -> bool:
+        """Whether a record is of the output that is asked for: with ``save_all`` there are those on the way, too."""
+        names = ("calculator", "output_ids")
+        return new["metadata"]["step"] == self.record["metadata"]["step"] and all(
+            new["instance"][name] == self.record["instance"][name] for name in names
+        )
 
     def _check_calculator(self, name: str, facts: Mapping[str, Any]) -> list[Difference]:
         spec = self.calculators[name]
@@ -164,9 +182,11 @@ class Attempt:
     ) -> list[Difference]:
         """As `checks.check_environment`, but the same two environments are told of once, whoever they serve."""
         if not old or not new:
-            return []
+            where = "the new record" if old else "the record"
+            text = f"that of {name} is not in {where}, so nothing can be held against it"
+            return [Difference(checks.ENVIRONMENT, text)]
         here = new if isinstance(new, Environment) else Environment.from_json(new)
-        if (pair := (old.get("digest"), here.digest)) in self._seen:
+        if (pair := (Environment.from_json(old).digest, here.digest)) in self._seen:
             return []
         self._seen.add(pair)
         return checks.check_environment(name, old, here)

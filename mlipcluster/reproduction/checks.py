@@ -55,18 +55,19 @@ class Difference:
         return "\n    ".join([f"{self.kind}: {self.text}", *self.details])
 
 
-def check_sources(record: Mapping[str, Any], protocols: Sequence[Protocol]) -> list[Difference]:
-    """Hold the source of each protocol, and of all it refers to, against the record's."""
-    recorded = record["metadata"]["protocols"]
-    return [found for old, new in zip(recorded, protocols, strict=True) for found in _source(old, describe(new))]
+def check_sources(record: Mapping[str, Any], protocols: Sequence[Protocol | None]) -> list[Difference]:
+    """Hold the source of each protocol, and of all it refers to, against the record's; None: it is the record's own."""
+    pairs = zip(record["metadata"]["protocols"], protocols, strict=True)
+    return [found for old, new in pairs if new is not None for found in _source(old, describe(new))]
 
 
-def check_git(record: Mapping[str, Any], protocols: Sequence[Protocol]) -> list[Difference]:
+def check_git(record: Mapping[str, Any], protocols: Sequence[Protocol | None]) -> list[Difference]:
     """Hold commit and uncommitted changes of the protocols' repository against the record's."""
     old = record["metadata"].get("git")
-    if not old:
-        return []  # made outside a repository; the protocols' sources still tell
-    new = repository(protocols)
+    here = [protocol for protocol in protocols if protocol is not None]
+    if not old or not here:
+        return []  # made outside a repository, the protocols' sources still tell; or all of them are the record's own
+    new = repository(here)
     if new is None:
         return [
             Difference(

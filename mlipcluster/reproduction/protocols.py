@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,9 +20,24 @@ from mlipcluster.records.source import describe
 Protocol = Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Located:
+    """A protocol, and whether it was unpickled from the record itself: then there is nothing to hold against that."""
+
+    function: Protocol
+    from_record: bool = False
+
+
 def find(
     record: Mapping[str, Any], given: Protocol | Sequence[Protocol] | None = None, *, trust: bool = False
 ) -> tuple[Protocol, ...]:
+    """As `locate`, but only the functions."""
+    return tuple(one.function for one in locate(record, given, trust=trust))
+
+
+def locate(
+    record: Mapping[str, Any], given: Protocol | Sequence[Protocol] | None = None, *, trust: bool = False
+) -> tuple[Located, ...]:
     """The protocols that made an output, in order.
 
     Parameters
@@ -46,7 +62,7 @@ def find(
             raise ProtocolError(
                 f"{len(functions)} protocols were given, the record has {len(recorded)}: {names}. Give these, in order."
             )
-        return functions
+        return tuple(map(Located, functions))
     return tuple(_find_one(one, record["metadata"].get("git"), trust) for one in recorded)
 
 
@@ -75,15 +91,15 @@ def load_file(path: str | os.PathLike[str]) -> ModuleType:
         raise InputError(f"{file} cannot be imported: {type(error).__name__}: {error}. Mend the file.") from error
 
 
-def _find_one(recorded: Mapping[str, Any], git: Mapping[str, Any] | None, trust: bool) -> Protocol:
+def _find_one(recorded: Mapping[str, Any], git: Mapping[str, Any] | None, trust: bool) -> Located:
     if recorded["module"] == "__main__":
         found, why = _in_main(recorded), "was defined in a script or notebook (__main__)"
     else:
         found, why = _imported(recorded, git)
     if found is not None:
-        return found
+        return Located(found)
     if trust and recorded.get("pickle"):
-        return _unpickled(recorded)
+        return Located(_unpickled(recorded), from_record=True)
     raise ProtocolError(
         f"protocol {_name(recorded)} {why}. Give it as protocols=[…] (on the command line: --protocol file.py:name), "
         "or, if you trust whoever wrote this file, trust=True (--trust) to load it from the record."

@@ -16,7 +16,7 @@ from mlipcluster.reproduction.audit import Audit
 from mlipcluster.reproduction.checks import Difference
 from mlipcluster.reproduction.comparison import DIFFERENT, Quantity, Tolerance, compare, overall, tolerances
 from mlipcluster.reproduction.original import load
-from mlipcluster.reproduction.protocols import Protocol, find
+from mlipcluster.reproduction.protocols import Protocol, locate
 
 PathLike = str | os.PathLike[str]
 
@@ -93,7 +93,7 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
         raise RecordError(f"{original.path} is damaged: {'; '.join(damage)}. Restore it from a copy, or strict=False.")
     options = dict(instance_kwargs or {})
     where = Where(client, clients, clients_indices, resources)
-    attempt = Attempt(original, find(original.record, protocols, trust=trust), options, where, trust)
+    attempt = Attempt(original, locate(original.record, protocols, trust=trust), options, where, trust)
     compare_with = _tolerances(tolerances)
     before = [Difference(checks.FILE, line) for line in damage] + attempt.check_before(input_atoms)
     _refuse(original, before, strict=strict)
