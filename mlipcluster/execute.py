@@ -311,12 +311,14 @@ def _update(value: Any, updates: dict[str, Any]) -> None:
 
 
 def _product(atoms: Atoms, index: int, job: Job) -> Product:
+    packed = encode(atoms)
+    scores = scores_of(atoms)
     return Product(
-        atoms.get_chemical_formula(),
+        scores["formula"],
         index,
-        encode(atoms),
-        result_digest(atoms),
-        scores_of(atoms),
+        packed,
+        result_digest(atoms, packed),
+        scores,
         b"" if job.last else pickle.dumps(atoms),
         {name: FORMATS[name].frame(atoms) for name in job.formats},
         parent_of(atoms),
