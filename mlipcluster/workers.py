@@ -59,6 +59,7 @@ class Workers:
         self._log = log
         self._cluster: SpecCluster | None = None
         self._futures: dict[int, Future[Any]] = {}
+        self._spent: list[Future[Any]] = []
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._looked = 0.0
         self._runs: set[str] = set()
@@ -167,14 +168,24 @@ class Workers:
         RunError
             The workers could not run a chunk at all, or the scheduler is gone.
         """
+        self._forget_spent()
         with contextlib.suppress(queue.Empty):
             block = True
             while True:
                 number, future = self._done.get(timeout=timeout) if block else self._done.get_nowait()
                 block = False
                 if self._futures.get(number) is future:  # not one of a run that was broken off before
-                    del self._futures[number]
+                    self._spent.append(self._futures.pop(number))
                     yield Returned(number, _gathered(future))
+
+    def _forget_spent(self) -> None:
+        """Let go of the futures of chunks that were handed on, in Dask's thread.
+
+        Letting go of one takes its destructor a moment, in which Python would drop the exception of a Ctrl-C.
+        """
+        spent, self._spent = self._spent, []
+        if spent and (loop := self._clients[0].loop) is not None:
+            loop.add_callback(spent.clear)
 
     def close(self, *, abort: bool = False) -> None:
         """Close what was started here; leave the user's own workers clean.
