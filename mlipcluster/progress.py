@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ class View(Protocol):
     def show(self, counts: Counts, seconds: float) -> None:
         """Show the counts; *seconds* have passed since the start."""
 
+    def say(self, text: str) -> None:
+        """Show a line beside the counts."""
+
     def close(self, counts: Counts, seconds: float) -> None:
         """Show the counts a last time."""
 
@@ -74,8 +78,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays, such as the dashboard's address."""
-        if self._shown:
-            sys.stderr.write(f"{text}\n") if not isinstance(self._view, _RichView) else self._view.say(text)
+        if self._view is not None:
+            self._view.say(text)
 
     def update(self, counts: Counts) -> None:
         """Note the counts; they are shown if the last time is long enough ago."""
@@ -138,6 +142,9 @@ class _PlainView:
             self._next = max(seconds + 5, seconds * 1.3)
             self._write(counts, seconds)
 
+    def say(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
     def close(self, counts: Counts, seconds: float) -> None:
         self._write(counts, seconds)
 
@@ -175,20 +182,36 @@ class _RichView:
 
 
 class _NotebookView:
+    """One display that is updated; nothing goes to stderr, which notebooks show as if it were an error."""
+
     def __init__(self, title: str) -> None:
         from IPython.display import HTML, display
 
         self._html = HTML
         self._title = title
-        self._handle: Any = display(HTML(self._render(Counts(), 0.0)), display_id=True)
+        self._said: list[str] = []
+        self._last = (Counts(), 0.0)
+        self._handle: Any = display(HTML(self._render()), display_id=True)
+
+    def say(self, text: str) -> None:
+        self._said.append(text)
+        self._handle.update(self._html(self._render()))
 
     def show(self, counts: Counts, seconds: float) -> None:
-        self._handle.update(self._html(self._render(counts, seconds)))
+        self._last = (counts, seconds)
+        self._handle.update(self._html(self._render()))
 
     def close(self, counts: Counts, seconds: float) -> None:
         self.show(counts, seconds)
 
-    def _render(self, counts: Counts, seconds: float) -> str:
+    def _render(self) -> str:
+        counts, _ = self._last
         value = f' value="{counts.earlier + counts.done}" max="{max(counts.total, 1)}"' if counts.total else ""
-        text = escape(describe(counts, seconds))
-        return f'<div>{escape(self._title)} <progress{value} style="width: 20em"></progress> {text}</div>'
+        bar = f'<progress{value} style="width: 20em"></progress>'
+        said = "".join(f'<div style="opacity: 0.7">{_linked(text)}</div>' for text in self._said)
+        return f"<div>{escape(self._title)} {bar} {escape(describe(*self._last))}</div>{said}"
+
+
+def _linked(text: str) -> str:
+    """Text as HTML, its addresses as links."""
+    return re.sub(r"https?://[^\s<>&]+", r'<a href="\g<0>" target="_blank">\g<0></a>', escape(text))

@@ -96,7 +96,7 @@ class Handle:
         self.pages.append(page)
 
 
-def test_a_bar_in_a_notebook(monkeypatch):
+def test_a_bar_in_a_notebook(monkeypatch, capsys):
     handle = Handle()
     ipython = types.ModuleType("IPython")
     shell = type("ZMQInteractiveShell", (), {})()
@@ -107,11 +107,15 @@ def test_a_bar_in_a_notebook(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
     with Progress("a < b") as progress:
+        progress.say("Dask dashboard: http://127.0.0.1:1/status?a <b>")
         progress.update(Counts(done=2, earlier=1, total=4))
+    assert capsys.readouterr() == ("", "")
     last = handle.pages[-1]
     assert '<progress value="3" max="4"' in last
     assert "3/4 done (1 earlier)" in last
     assert "a &lt; b" in last
+    assert 'Dask dashboard: <a href="http://127.0.0.1:1/status?a" target="_blank">' in last
+    assert "&lt;b&gt;" in last
 
 
 def test_in_a_notebook_what_is_unknown_has_no_length(monkeypatch):
@@ -119,6 +123,6 @@ def test_in_a_notebook_what_is_unknown_has_no_length(monkeypatch):
     from mlipcluster import progress
 
     view = progress._NotebookView.__new__(progress._NotebookView)
-    view._title, view._handle, view._html = "relax", handle, str
+    view._title, view._handle, view._html, view._said = "relax", handle, str, []
     view.show(Counts(done=2), 1.0)
     assert "<progress style" in handle.pages[-1]

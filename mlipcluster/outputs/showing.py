@@ -13,19 +13,20 @@ _ROWS = 10
 _MESSAGE = 160
 _COLUMNS = ("name", "formula", "natoms", "energy", "max_force", "seconds", "calculator", "source", "status")
 _UNITS = {"energy": "energy / eV", "max_force": "max force / eV/Å", "seconds": "time / s"}
-_STYLE = "text-align:left;padding:2px 10px"
+_FORMATS = {"energy": ".6f", "max_force": ".3g", "seconds": ".3f"}
+_NUMBERS = ("natoms", *_FORMATS)
+_STYLE = "padding:2px 10px;text-align:"
 
 
 def as_text(results: Results) -> str:
     """A few lines: how many of what, the first rows, the first failures."""
     lines = [f"Results: {_summary(results)} in {results.root}"]
-    rows = _rows(results)
-    if rows:
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines += [
-            "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+    columns, rows = _table(results)
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    pads = [str.rjust if column in _NUMBERS else str.ljust for column in columns]
+    for row in rows:
+        texts = [pad(text, width) for pad, text, width in zip(pads, row, widths, strict=True)]
+        lines.append(f"  {'  '.join(texts)}".rstrip())
     if (left := len(results.entries) - _ROWS) > 0:
         lines.append(f"  … and {left} more: to_dataframe() has them all")
     lines += [f"  failed: {failure.name}: {_complaint(failure)}" for failure in results.failures[:_ROWS]]
@@ -34,11 +35,11 @@ def as_text(results: Results) -> str:
 
 def as_html(results: Results) -> str:
     """The same for a notebook; everything that came from outside is escaped."""
-    rows = _rows(results)
+    columns, rows = _table(results)
     parts = [f"<p><b>Results</b>: {escape(_summary(results))} in <code>{escape(str(results.root))}</code></p>"]
     if rows:
-        head = "".join(f'<th style="{_STYLE}">{escape(text)}</th>' for text in rows[0])
-        body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows[1:])
+        head = _cells("th", columns, rows[0])
+        body = "".join(f"<tr>{_cells('td', columns, row)}</tr>" for row in rows[1:])
         parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
     if (left := len(results.entries) - _ROWS) > 0:
         parts.append(f"<p>… and {left} more: <code>to_dataframe()</code> has them all</p>")
@@ -48,8 +49,10 @@ def as_html(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _cells(row: Sequence[str]) -> str:
-    return "".join(f'<td style="{_STYLE}">{escape(text)}</td>' for text in row)
+def _cells(tag: str, columns: Sequence[str], row: Sequence[str]) -> str:
+    sides = ["right" if column in _NUMBERS else "left" for column in columns]
+    cells = zip(sides, row, strict=True)
+    return "".join(f'<{tag} style="{_STYLE}{side}">{escape(text)}</{tag}>' for side, text in cells)
 
 
 def _summary(results: Results) -> str:
@@ -59,24 +62,25 @@ def _summary(results: Results) -> str:
     return ", ".join(texts)
 
 
-def _rows(results: Results) -> list[list[str]]:
-    """Heading and first rows, without columns that are empty throughout."""
+def _table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns; heading and first rows, without columns that say nothing."""
     entries = results.entries[:_ROWS]
-    if not entries:
-        return []
-    table = [[_text(_value(entry, column)) for column in _COLUMNS] for entry in entries]
-    shown = [number for number in range(len(_COLUMNS)) if any(row[number] for row in table)]
-    heading = [_UNITS.get(_COLUMNS[number], _COLUMNS[number]) for number in shown]
-    return [heading, *([row[number] for number in shown] for row in table)]
+    table = {column: [_text(column, _value(entry, column)) for entry in entries] for column in _COLUMNS}
+    table = {column: texts for column, texts in table.items() if any(texts)}
+    if set(table.get("status", ())) == {"output"}:
+        del table["status"]
+    heading = [_UNITS.get(column, column) for column in table]
+    rows = [heading, *map(list, zip(*table.values(), strict=True))] if table else []
+    return list(table), rows
 
 
 def _value(entry: Mapping[str, Any], column: str) -> Any:
     return entry[column] if column in entry else (entry.get("scores") or {}).get(column)
 
 
-def _text(value: Any) -> str:
+def _text(column: str, value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return format(value, _FORMATS.get(column, ".6g"))
     return "" if value is None else _short(str(value), 40)
 
 

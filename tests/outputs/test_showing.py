@@ -36,7 +36,7 @@ def test_text_has_counts_first_rows_and_failures(tmp_path):
     text = repr(Results([*(line(n) for n in range(25)), failed(99, "it\nbroke")], tmp_path))
     assert text.startswith(f"Results: 25 outputs, 1 failed in {tmp_path}")
     assert "Cu4-0" in text
-    assert "-1.23457" in text
+    assert "-1.234568" in text
     assert "… and 16 more" in text
     assert "failed: Cu4-99: ValueError: it broke (2 attempts)" in text
     assert len(text.splitlines()) < 20
@@ -45,7 +45,15 @@ def test_text_has_counts_first_rows_and_failures(tmp_path):
 def test_columns_that_are_empty_throughout_are_not_shown(tmp_path):
     heading = repr(Results([line(1)], tmp_path)).splitlines()[1]
     assert "calculator" not in heading
+    assert "status" not in heading  # all of them are outputs
     assert "energy / eV" in heading
+
+
+def test_numbers_stand_at_the_right(tmp_path):
+    lines = repr(Results([line(1), line(2, seconds=1234.5)], tmp_path)).splitlines()
+    place = lines[1].index("time / s") + len("time / s")
+    assert lines[2][:place].endswith(" 0.123")
+    assert lines[3][:place].endswith(" 1234.500")
 
 
 def test_empty_results_are_one_line(tmp_path):
