@@ -84,10 +84,12 @@ REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "instance": {
         "tasks": dict,
         "replicate": int,
+        "seed": int,
         "seeds": list,
         "output_ids": list,
         "protocols": list,
         "calculators": dict,
+        "calculator": str,
         "sha1": str,
         "environment": str,
         "environment_digest": str,
@@ -99,7 +101,10 @@ REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
         "toml": str,
         "toml_format": str,
         "environment_manager": str,
+        "environment": dict,
+        "calculators": dict,
         "protocols": list,
+        "machine": dict,
         "result": dict,
     },
     "scores": {},
@@ -220,7 +225,7 @@ def _check(record: Any) -> Record:
     _check_seal(record)
     if schema != SCHEMA:
         record = migrate(record)
-    _check_layout(record)
+    check_layout(record)
     return cast("Record", record)
 
 
@@ -236,14 +241,34 @@ def _check_seal(record: Mapping[str, Any]) -> None:
         )
 
 
-def _check_layout(record: Mapping[str, Any]) -> None:
+def check_layout(record: Mapping[str, Any]) -> None:
+    """See that no part of this version's layout is missing, whatever the seal says; `check` does so too.
+
+    Raises
+    ------
+    RecordError
+        A part is missing or has another type.
+    """
     for part, entries in REQUIRED.items():
         found = record.get(part)
         if not isinstance(found, Mapping):
             raise RecordError(f"the record has no {part!r}; restore the file from a copy")
         for name, kind in entries.items():
             if not isinstance(found.get(name), kind):
-                raise RecordError(f"the record's '{part}.{name}' is missing or damaged; restore the file from a copy")
+                raise _missing(f"{part}.{name}")
+    for name in ("structure", "kwargs"):
+        if name not in record["instance"]["tasks"]:
+            raise _missing(f"instance.tasks.{name}")
+    for number, protocol in enumerate(record["metadata"]["protocols"]):
+        if not isinstance(protocol, Mapping):
+            raise _missing(f"metadata.protocols[{number}]")
+        for name in ("module", "name", "text", "digest"):
+            if not isinstance(protocol.get(name), str):
+                raise _missing(f"metadata.protocols[{number}].{name}")
+
+
+def _missing(name: str) -> RecordError:
+    return RecordError(f"the record's '{name}' is missing or damaged; restore the file from a copy")
 
 
 def _entry_digests(content: Mapping[str, Any]) -> dict[str, str]:

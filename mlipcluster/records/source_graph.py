@@ -210,8 +210,11 @@ class Graph:
         return found
 
     def _loaded(self, name: str) -> types.ModuleType | None:
-        """A module that a function imports when it runs. One of the user's is imported, as the worker will do:
-        what it counts for must not depend on whether somebody has imported it already."""
+        """A module that a function imports when it runs.
+
+        One of the user's is imported, as the worker will do:
+        what it counts for must not depend on whether somebody has imported it already.
+        """
         module = sys.modules.get(name)
         if module is not None or not _is_users(_find_spec(name)) or _ours(name):
             return module

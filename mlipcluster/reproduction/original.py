@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlipcluster.errors import InputError, RecordError
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output, problems, read_output
 from mlipcluster.records.packing import decode
-from mlipcluster.records.record import check
+from mlipcluster.records.record import check, check_layout
 
 LEDGER = "ledger.jsonl"
 
@@ -66,7 +67,14 @@ def load(
 
 def _from_file(path: Path, trust: bool) -> tuple[Output, tuple[str, ...]]:
     damage = tuple(problems(_existing(path)))
-    return read_output(path, checks=False, trust=trust), damage
+    output = read_output(path, checks=False, trust=trust)
+    try:
+        # A damaged record may still hold enough to try; one that lacks a part does not.
+        record = output.record if damage else check(output.record)
+        check_layout(record)
+    except RecordError as error:
+        raise RecordError(f"{path} is damaged: {'; '.join([*damage, str(error)])}") from error
+    return replace(output, record=record), damage
 
 
 def _existing(path: Path) -> Path:

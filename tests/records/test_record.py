@@ -17,10 +17,12 @@ def _record(**scores):
     instance = {
         "tasks": {"structure": None, "kwargs": {"x": 1.5}, "source": "Cu.cif#0"},
         "replicate": 0,
+        "seed": 3,
         "seeds": [7],
         "output_ids": [0],
         "protocols": ["mine:relax"],
         "calculators": {},
+        "calculator": "",
         "sha1": "",
         "environment": "numpy==2.0\nase==3.25\n",
         "environment_digest": "ab",
@@ -32,7 +34,10 @@ def _record(**scores):
         "toml": "",
         "toml_format": "",
         "environment_manager": "uv",
-        "protocols": [{"text": "def relax(atoms): ..."}],
+        "environment": {"packages": []},
+        "calculators": {},
+        "protocols": [{"module": "mine", "name": "relax", "text": "def relax(atoms): ...", "digest": "cd"}],
+        "machine": {},
         "result": {"atoms": None, "digest": ""},
         "times": {"seconds": [0.25]},
     }
@@ -102,6 +107,22 @@ def test_a_missing_entry_is_named(part, name):
     record = copy.deepcopy(dict(_record()))
     del record[part][name]
     with pytest.raises(RecordError, match=rf"{part}\.{name}"):
+        check(seal(record))
+
+
+@pytest.mark.parametrize("name", ["module", "name", "text", "digest"])
+def test_a_protocol_without_a_part_is_named(name):
+    record = copy.deepcopy(dict(_record()))
+    del record["metadata"]["protocols"][0][name]
+    with pytest.raises(RecordError, match=rf"metadata\.protocols\[0\]\.{name}"):
+        check(seal(record))
+
+
+@pytest.mark.parametrize("name", ["structure", "kwargs"])
+def test_a_task_without_a_part_is_named(name):
+    record = copy.deepcopy(dict(_record()))
+    del record["instance"]["tasks"][name]
+    with pytest.raises(RecordError, match=rf"instance\.tasks\.{name}"):
         check(seal(record))
 
 

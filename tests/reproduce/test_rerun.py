@@ -13,6 +13,7 @@ import mlipcluster
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.environments.environment import Package
 from mlipcluster.errors import InputError, MismatchError, ProtocolError, RecordError
+from mlipcluster.outputs.output import write_output
 from mlipcluster.protocols import md, relax, single_point
 from mlipcluster.reproduction import attempt
 from mlipcluster.reproduction.rerun import reproduce
@@ -133,6 +134,14 @@ def test_an_intermediate_output_is_made_again_from_its_part_of_the_path(run, cli
     results = run(relax, single_point, save_all=True)
     intermediate = next(o for o in results.outputs if o.record["metadata"]["step"] == 0)
     assert reproduce(intermediate.path, client=client).verdict == "identical"
+
+
+def test_with_every_output_kept_the_right_one_is_compared(run, client):
+    (output,) = run(relax, single_point)
+    audit = reproduce(output.path, client=client, instance_kwargs={"save_all": True})
+    assert audit.verdict == "identical"
+    assert audit.new.record["metadata"]["step"] == 1
+    assert audit.new.record["instance"]["output_ids"] == output.record["instance"]["output_ids"] == [0, 0]
 
 
 def test_of_several_calculators_only_the_recorded_one_is_run(run, client):
@@ -265,6 +274,31 @@ def test_one_package_of_another_version_is_named(run, monkeypatch):
         reproduce(output.path)
     (difference,) = caught.value.differences  # the calculator runs in the same environment: told once
     assert f"numpy {np.__version__} -> 1.0" in difference
+
+
+def forged(output, folder, **metadata):
+    """A file of an output whose record was changed, and sealed again by whoever changed it."""
+    record = {**output.record, "metadata": {**output.record["metadata"], **metadata}}
+    return write_output(folder, output.atoms, {k: v for k, v in record.items() if k not in {"digest", "digests"}})
+
+
+def test_an_environment_that_is_not_recorded_is_no_environment_as_recorded(run, client, tmp_path):
+    path = forged(only(run(single_point)), tmp_path / "forged", environment={}, calculators={})
+    text = refused(path, client)
+    assert "environment: that of the run is not in the record" in text
+    assert "environment: that of the calculator is not in the record" in text
+    audit = reproduce(path, client=client, strict=False)
+    assert audit.verdict == "identical"
+    assert "environment" not in audit.checked
+    assert "code, seeds as recorded; NOT as recorded: environment" in audit.headline
+
+
+@pytest.mark.parametrize("part", ["environment", "calculators", "machine"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_record_that_lacks_a_part_is_damaged(run, client, tmp_path, part, strict):
+    path = forged(only(run(single_point)), tmp_path / "forged", **{part: None})
+    with pytest.raises(RecordError, match=rf"is damaged: .*metadata\.{part}"):
+        reproduce(path, client=client, strict=strict)
 
 
 @pytest.fixture
