@@ -125,6 +125,7 @@ def _key(spec: CalculatorSpec) -> Any:
 
 def _read(cache: Path) -> dict[str, Any]:
     try:
-        return json.loads(cache.read_text())  # type: ignore[no-any-return]
+        known = json.loads(cache.read_text())
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}

@@ -428,16 +428,6 @@ class RunBook:
         write_atomic(folder / "environment.json", json.dumps(environment.to_json(), indent=1) + "\n")
 
 
-def check_writable(folder: RunFolder) -> None:
-    """Refuse early what could not be written later."""
-    try:
-        folder.root.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder.root / ".writable", b"").unlink()
-    except OSError as error:
-        text = f"output_path {folder.root} cannot be written: {error.strerror or error}; choose another folder."
-        raise RunFolderError(text) from error
-
-
 def _summary(told: Told) -> dict[str, Any]:
     summary = {
         "schema": RUN_SCHEMA,

@@ -1,99 +1,110 @@
-"""What decides a calculator's answers beside its arguments: files opened at once or late, code, environments."""
-
 from __future__ import annotations
 
-import numpy as np
+import hashlib
+import json
+from dataclasses import asdict
+
 import pytest
-from ase.build import bulk
 
-from mlipcluster import CalculatorSpec
+from mlipcluster.calculators.provenance import Provenance, Weight
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calls import Introduction
+from mlipcluster.environments.measure import measure
+from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember, remember_late
 
-CODE = '''
-import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
+SPEC = CalculatorSpec("ase.calculators.emt:EMT")
 
 
-class Late(Calculator):
-    """Reads its weights only when it is asked for something."""
+def weight(path):
+    data = path.read_bytes()
+    return Weight(str(path), len(data), hashlib.sha256(data).hexdigest())
 
-    implemented_properties = ["energy"]
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        self.results["energy"] = float(np.load(WEIGHTS))
-'''
+def introduction(*weights):
+    here = measure()
+    provenance = Provenance("3.11", "python", "prefix", weights=tuple(weights))
+    said = {"provenance": json.loads(json.dumps(asdict(provenance))), "environment": {"digest": here.digest}}
+    return Introduction("name", {}, {"digest": here.digest}, {"": said})
 
 
 @pytest.fixture
-def late(tmp_path):
-    """A calculator whose weights are opened by its first calculation."""
-    weights = tmp_path / "weights.npy"
-    np.save(weights, np.array(3.0))
-    (tmp_path / "lateweights.py").write_text(f"WEIGHTS = {str(weights)!r}\n{CODE}")
-    return CalculatorSpec("lateweights:Late", paths=(str(tmp_path),)), weights
+def cache(tmp_path):
+    return tmp_path / "calculators.json"
 
 
-def energy(atoms, calc):
-    """The calculator's energy."""
-    atoms.calc = calc
-    atoms.get_potential_energy()
-    return atoms
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"weights")
+    return path
 
 
-def energies(results):
-    return [output.scores["energy"] for output in results]
+def ask(cache, *weights, spec=SPEC):
+    told = introduction(*weights)
+    remember(told, {"": spec}, cache)
+    return facts_from(told, {"": spec}, cache)
 
 
-def test_weights_opened_late_are_recorded(run, late):
-    spec, weights = late
-    (output,) = run(bulk("Cu"), energy, calculator=spec)
-    (recorded,) = output.record["metadata"]["calculators"][""]["provenance"]["weights"]
-    assert recorded["path"] == str(weights)
+def test_what_was_asked_once_need_not_be_asked_again(cache, model):
+    assert facts_here({"": SPEC}, cache) is None
+    assert facts_here({"": SPEC}, cache) is None
+    told = ask(cache, weight(model))
+    assert facts_here({"": SPEC}, cache) == told
 
 
-def test_weights_opened_late_and_changed_make_finished_work_be_done_again_once(run, late):
-    spec, weights = late
-    assert energies(run(bulk("Cu"), energy, calculator=spec)) == [3.0]
-    np.save(weights, np.array(4.0))
-    changed = run(bulk("Cu"), energy, calculator=spec)
-    assert energies(changed) == [4.0]
-    again = run(bulk("Cu"), energy, calculator=spec)
-    assert [o.name for o in again] == [o.name for o in changed]
+@pytest.mark.parametrize("change", ["weights", "gone", "spec", "interpreter"])
+def test_it_is_asked_again_when_something_changed(cache, model, change):
+    ask(cache, weight(model))
+    spec = SPEC
+    if change == "weights":
+        model.write_bytes(b"weightz")
+    if change == "gone":
+        model.unlink()
+    if change == "spec":
+        spec = SPEC.replace(kwargs={"asap_cutoff": True})
+    if change == "interpreter":
+        spec = SPEC.replace(python="/another/python")
+    assert facts_here({"": spec}, cache) is None
 
 
-def test_code_of_a_calculator_outside_environments_is_part_of_it(run, late, tmp_path):
-    spec, _ = late
-    assert energies(run(bulk("Cu"), energy, calculator=spec)) == [3.0]
-    module = tmp_path / "lateweights.py"
-    module.write_text(module.read_text().replace("float(np", "-float(np"))
-    assert energies(run(bulk("Cu"), energy, calculator=spec)) == [-3.0]
+def test_one_byte_of_the_weights_makes_another_calculator(cache, model):
+    before = ask(cache, weight(model))
+    model.write_bytes(b"weightz")
+    after = ask(cache, weight(model))
+    assert before.calculators != after.calculators
+    assert before.environment == after.environment
 
 
-def test_calculators_that_give_the_same_child_keep_their_own_outputs(run):
-    def copy(atoms):
-        return [atoms]
-
-    def measure(atoms, calc, **kwargs):
-        return energy(atoms, calc)
-
-    results = run(bulk("Cu", cubic=True), copy, measure, calculators={"emt": "emt", "lj": "lj"})
-    alone = {name: energies(run(bulk("Cu", cubic=True), copy, measure, calculator=name, output_path=results.root / name))
-             for name in ("emt", "lj")}  # fmt: skip
-    assert len({output.path for output in results}) == 2
-    assert {o.record["instance"]["calculator"]: [o.atoms.get_potential_energy()] for o in results} == alone
+def test_weights_opened_late_count_when_they_change(cache, model):
+    asked = ask(cache)
+    remember_late(introduction(weight(model)), cache)
+    assert facts_here({"": SPEC}, cache) == asked  # as in the run that met them
+    model.write_bytes(b"weightz")
+    changed = facts_here({"": SPEC}, cache)
+    assert changed.calculators != asked.calculators
+    model.write_bytes(b"weights")
+    assert facts_here({"": SPEC}, cache) == asked
 
 
-def test_only_the_protocol_counts_for_its_timeout(run, tmp_path):
-    run(bulk("Cu"), energy, calculator="emt")
-    # The processes that run protocols are cold again: starting them and measuring environments takes longer than this.
-    results = run([bulk("Cu"), bulk("Ag")], energy, calculator="emt", timeout=0.4, client=None, max_workers=1)
-    assert not results.failures
+@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+def test_a_damaged_cache_is_as_good_as_none(cache, text):
+    cache.write_text(text)
+    assert facts_here({"": SPEC}, cache) is None
+    ask(cache)
+    assert facts_here({"": SPEC}, cache) is not None
 
 
-def test_a_failure_that_is_known_is_raised_again_when_errors_are_not_ignored(run):
-    def fails(atoms):
-        raise KeyError("always")
+def test_without_calculators_nothing_need_be_asked(cache):
+    facts = facts_here({}, cache)
+    assert facts == CalculatorFacts(measure().digest, {})
 
-    for _ in range(2):
-        with pytest.raises(KeyError, match="always"):
-            run(bulk("Cu"), fails, ignore_errors=False)
+
+def test_a_call_depends_on_what_it_asks_for_alone():
+    facts = CalculatorFacts("e", {"a": "1", "b": "2"})
+    assert facts.for_call(frozenset(), "a") == ""
+    assert facts.for_call(frozenset({"rng"}), "a") == ""
+    assert facts.for_call(frozenset({"calc"}), "a") == "1"
+    assert facts.for_call(frozenset({"calc"}), "b") == "2"
+    both = facts.for_call(frozenset({"calculators"}), "a")
+    assert both == facts.for_call(frozenset({"calculators", "calc"}), "a")
+    assert both != CalculatorFacts("e", {"a": "1", "b": "3"}).for_call(frozenset({"calculators"}), "a")

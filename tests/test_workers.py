@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+import time
+
+import cloudpickle
+import pytest
+from ase.build import bulk
+from distributed import Client
+
+from mlipcluster import MLIPCluster, transit
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calls import Call, Job, TaskInfo
+from mlipcluster.deploy.local import Local
+from mlipcluster.errors import CalculatorStartError, InputError, RunError
+from mlipcluster.options import Compute
+from mlipcluster.schedule import Step
+from mlipcluster.workers import Workers
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*uncommitted changes:UserWarning")
+
+CU = bulk("Cu")
+
+
+def same(atoms):
+    return atoms
+
+
+def slow(atoms):
+    time.sleep(60)
+    return atoms
+
+
+def job(protocol, run="run"):
+    blob = cloudpickle.dumps((protocol, None))
+    return Job(run, blob, hashlib.sha256(blob).hexdigest(), {}, 7)
+
+
+def calls(count=1):
+    return tuple(Call(TaskInfo(f"{n:032x}", "task", 0, 0, (), "p"), pickle.dumps(CU), {}) for n in range(count))
+
+
+@pytest.fixture
+def workers(client):
+    workers = Workers(Compute(), [client], None)
+    yield workers
+    workers.close(abort=True)
+
+
+def test_chunks_come_back(workers):
+    for number in range(3):
+        workers.submit(number, "same", Step(), 0, job(same), calls(2))
+    came = {}
+    while len(came) < 3:
+        came.update({returned.number: returned.result for returned in workers.wait(30)})
+    assert sorted(came) == [0, 1, 2]
+    for result in came.values():
+        assert [transit.unpack(packed).failure for packed in result.results] == [None, None]
+
+
+def test_waiting_ends_when_nothing_comes(workers):
+    assert list(workers.wait(0.01)) == []
+
+
+def test_what_was_given_up_never_comes_back_as_something_else(workers):
+    workers.submit(1, "slow", Step(), 0, job(slow, run="first"), calls())
+    workers.close(abort=True)
+    workers.submit(1, "same", Step(), 0, job(same, run="second"), calls())
+    returned = []
+    while not returned:
+        returned = list(workers.wait(30))
+    assert [r.number for r in returned] == [1]
+    assert transit.unpack(returned[0].result.results[0]).failure is None
+
+
+def test_slots_are_the_threads_of_ones_own_workers(workers, client):
+    assert workers.slots() == [sum(client.nthreads().values())]
+    assert workers.slots_if_due() is not None
+    assert workers.slots_if_due() is None  # too soon
+    assert Workers(Compute(max_workers=5), [], None).slots() == [5]
+
+
+def test_a_calculator_that_cannot_start_is_told_as_itself(workers):
+    asking = Job.asking({"": CalculatorSpec("nowhere:Calculator")})
+    with pytest.raises(CalculatorStartError, match="nowhere"):
+        workers.introduce(asking, Step())
+
+
+def test_what_dask_cannot_do_is_an_error_that_says_what_to_do(workers, monkeypatch):
+    monkeypatch.setattr("mlipcluster.workers.run_chunk", lambda job, payload: 1 / 0)
+    workers.submit(1, "broken", Step(), 0, job(same), calls())
+    with pytest.raises(RunError, match=r"ZeroDivisionError.*run the same again to go on"):
+        list(workers.wait(60))
+
+
+@pytest.mark.parametrize("memory", ["lots", "4 Gib apples"])
+def test_memory_that_is_no_amount(memory):
+    with pytest.raises(InputError, match="is not an amount"):
+        Workers(Compute(memory=memory), [], None)
+
+
+def test_nothing_is_started_before_it_is_needed():
+    workers = Workers(Compute(), [], None)
+    assert (workers.own, workers.started, workers.dashboard_link) == (True, False, "")
+    workers.close()
+
+
+# --- several clients, and resources ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    log = tmp_path_factory.mktemp("second") / "workers.log"
+    with Local(1, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        yield client
+
+
+def port(atoms):
+    import os
+
+    atoms.info.setdefault("parents", []).append(os.getppid())
+    return atoms
+
+
+def test_each_protocol_goes_to_its_client(client, second, tmp_path):
+    import os
+
+    cluster = MLIPCluster([CU] * 1, clients=[client, second], output_path=tmp_path / "run", progress=False)
+    (output,) = cluster.distribute(port, port, port, clients_indices=[0, 1, 0])
+    first, other = set(client.run(os.getpid).values()), set(second.run(os.getpid).values())
+    parents = output.atoms.info["parents"]
+    assert [p in first for p in parents] == [True, False, True]
+    assert [p in other for p in parents] == [False, True, False]
+
+
+def test_clients_are_numbered_from_nought(client, second, tmp_path):
+    cluster = MLIPCluster([CU], clients=[client, second], output_path=tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match="clients_indices=2, but there are 2 clients"):
+        cluster.distribute(same, clients_indices=2)
+
+
+def test_resources_choose_the_worker(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    with Local(1).start() as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        ordinary = set(client.run(os.getpid).values())
+        command = [sys.executable, "-m", "dask", "worker", cluster.scheduler_address, "--resources", "GPU=1"]
+        with subprocess.Popen([*command, "--no-dashboard", "--nthreads", "1", "--no-nanny"]) as special:
+            client.wait_for_workers(2, timeout=60)
+            run = MLIPCluster([CU, bulk("Ag")], client=client, output_path=tmp_path / "run", progress=False)
+            results = run.distribute(port, port, resources=[{"GPU": 1}, None])
+            parents = [output.atoms.info["parents"] for output in results]
+            assert all(chosen == special.pid for chosen, _ in parents)
+            assert {other for _, other in parents} <= ordinary | {special.pid}
+            special.terminate()
+
+
+def test_priorities_reach_dask(workers, client):
+    workers.submit(5, "slow", Step(priority=3), 3, job(slow, run="a"), calls())
+    future = workers._futures[5]
+    while future.key not in client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.tasks)):
+        time.sleep(0.05)
+    priority = client.run_on_scheduler(lambda dask_scheduler, key: dask_scheduler.tasks[key].priority, key=future.key)
+    assert priority[0] == -3
