@@ -37,6 +37,27 @@ def reproduce(
             rich_help_panel=_FIND,
         ),
     ] = None,
+    calculator: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--calculator",
+            "-c",
+            help="Calculator to use, short name or module:callable; several as in the run. [default: as recorded, "
+            "if it has a short name]",
+            rich_help_panel=_FIND,
+        ),
+    ] = None,
+    calculator_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--calculator-param",
+            "-k",
+            metavar="KEY=VALUE",
+            help="Argument of that --calculator.",
+            rich_help_panel=_FIND,
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device of that --calculator.", rich_help_panel=_FIND)] = None,
     python: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +67,11 @@ def reproduce(
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Load pickles from FILE: they can run any code.", rich_help_panel=_FIND),
+        typer.Option(
+            "--trust",
+            help="Run whatever FILE asks for, its calculators and pickles too: that can be any code.",
+            rich_help_panel=_FIND,
+        ),
     ] = False,
     lenient: Annotated[
         bool,
@@ -76,15 +101,19 @@ def reproduce(
     """
     if (file is None) == (scorefile is None) or (scorefile is not None and output_name is None):
         raise usage_error("give an output FILE, or --scorefile with --output-name.")
-    from mlipcluster.cli.run import load_protocol
+    from mlipcluster.cli.run import calculators, load_protocol
     from mlipcluster.reproduction.rerun import reproduce as make_again
 
     sys.path.append(str(Path.cwd()))  # where `python -m mlipcluster` looks for the protocols' modules
     options = pairs("--option", option or ())
     if output is not None:
         options["output_path"] = output
-    if python:
-        options["calculators"] = _moved(_record(file, scorefile, output_name), python)
+    if calculator:
+        options |= calculators(calculator, pairs("--calculator-param", calculator_param or ()), python or (), device)
+    elif calculator_param or device:
+        raise usage_error("--calculator-param and --device are a --calculator's; give that too.")
+    elif python:
+        options["calculators"] = _moved(_record(file, scorefile, output_name), python, trust)
     audit = make_again(
         file,
         scorefile=scorefile,
@@ -107,9 +136,10 @@ def _record(file: Path | None, scorefile: Path | None, output_name: str | None) 
     return load(file, scorefile, output_name)[0].record
 
 
-def _moved(record: Mapping[str, Any], pythons: Sequence[str]) -> dict[str, Any]:
-    """The recorded calculators, in the interpreters where they are now."""
+def _moved(record: Mapping[str, Any], pythons: Sequence[str], trust: bool) -> dict[str, Any]:
+    """The recorded calculators, in the interpreters where they are now; which they are is still the record's word."""
     from mlipcluster.reproduction.attempt import recorded_calculators
+    from mlipcluster.reproduction.permission import check_factory
 
     specs = recorded_calculators(record)
     moved = {}
@@ -118,6 +148,8 @@ def _moved(record: Mapping[str, Any], pythons: Sequence[str]) -> dict[str, Any]:
         name, path = (name, path) if equals else (record["instance"]["calculator"], given)
         if name not in specs:
             raise usage_error(f"--python {given!r}: the record has no calculator {name!r}; it has {', '.join(specs)}.")
+        if not trust:
+            check_factory(name, specs[name])
         moved[name] = specs[name].replace(python=path)
     return moved
 

@@ -126,7 +126,7 @@ def run(
     kwargs = pairs("--param", param or ())
     cluster = MLIPCluster(
         tasks=_tasks(files, kwargs),
-        **_calculators(calculator or (), pairs("--calculator-param", calculator_param or ()), python or (), device),
+        **calculators(calculator or (), pairs("--calculator-param", calculator_param or ()), python or (), device),
         nstruct=nstruct,
         seed=seed,
         **{
@@ -180,10 +180,10 @@ def _tasks(files: Sequence[str], kwargs: dict[str, Any]) -> Any:
     return [{"atoms": name, **kwargs} for name in files]
 
 
-def _calculators(
+def calculators(
     given: Sequence[str], params: dict[str, Any], pythons: Sequence[str], device: str | None
 ) -> dict[str, Any]:
-    """The calculators as `MLIPCluster` takes them: one, or several by name."""
+    """The calculators of a command line as `MLIPCluster` takes them: one, or several by name."""
     from mlipcluster.calculators.registry import resolve
 
     by_name = dict(item.split("=", 1) for item in pythons if "=" in item)

@@ -256,6 +256,10 @@ def check_layout(record: Mapping[str, Any]) -> None:
         for name, kind in entries.items():
             if not isinstance(found.get(name), kind):
                 raise _missing(f"{part}.{name}")
+    _check_entries(record)
+
+
+def _check_entries(record: Mapping[str, Any]) -> None:
     for name in ("structure", "kwargs"):
         if name not in record["instance"]["tasks"]:
             raise _missing(f"instance.tasks.{name}")

@@ -212,11 +212,11 @@ class Graph:
     def _loaded(self, name: str) -> types.ModuleType | None:
         """A module that a function imports when it runs.
 
-        One of the user's is imported, as the worker will do:
-        what it counts for must not depend on whether somebody has imported it already.
+        One of the user's is imported, as the worker will do: what it counts for must not depend on whether somebody
+        has imported it already.
         """
         module = sys.modules.get(name)
-        if module is not None or not _is_users(_find_spec(name)) or _ours(name):
+        if module is not None or not _is_users(find_spec(name)) or _ours(name):
             return module
         try:
             module = importlib.import_module(name)
@@ -227,7 +227,7 @@ class Graph:
 
     def _not_imported(self, name: str) -> Any:
         """A module that cannot be imported here: its source is read, its own imports are not."""
-        spec = _find_spec(name)
+        spec = find_spec(name)
         if spec is None or not spec.origin:
             return "undefined"
         if spec.origin in {"built-in", "frozen"} or not user_code.is_user_file(spec.origin) or _ours(name):
@@ -376,7 +376,7 @@ def _is_users(spec: importlib.machinery.ModuleSpec | None) -> bool:
     return any(user_code.is_user_file(place) for place in places)
 
 
-def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     """Where a module would be imported from, without importing the packages above it."""
     path: Any = None
     spec = None

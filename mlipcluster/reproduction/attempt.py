@@ -24,6 +24,7 @@ from mlipcluster.records.identity import structure_digest
 from mlipcluster.records.packing import decode
 from mlipcluster.reproduction import checks
 from mlipcluster.reproduction.checks import Difference
+from mlipcluster.reproduction.permission import check_calculator, check_factory
 from mlipcluster.reproduction.protocols import Located
 
 COPIED = ("project_name", "simulation_name", "license")  # who makes it again is another author
@@ -197,16 +198,21 @@ class Attempt:
         needed = dict(self.recorded)
         if not any("calculators" in Wishes.of(protocol).handed for protocol in self.protocols):
             needed = {key: spec for key, spec in needed.items() if key == name}
-        if (given := options.pop("calculator", None)) is not None:
-            needed[name] = resolve(given)
-        needed.update({key: resolve(spec) for key, spec in (options.pop("calculators", None) or {}).items()})
+        given = {key: resolve(spec) for key, spec in (options.pop("calculators", None) or {}).items()}
+        if (one := options.pop("calculator", None)) is not None:
+            given.setdefault(name, resolve(one))
+        needed.update(given)
         for key, spec in needed.items():
+            if not self.trust and key not in given:
+                check_factory(key, spec)
             if not self.where.elsewhere and not Path(spec.interpreter).exists():
                 raise InputError(
                     f"calculator {key or spec.name or spec.factory!r} ran in {spec.interpreter}, which is not here. "
                     "Build its environment again and say where it is: instance_kwargs={'calculator': "
                     "spec.replace(python=…)}, or --python on the command line."
                 )
+            if not self.trust and key not in given:
+                check_calculator(key, spec)
         return needed
 
     def _structure(self) -> Atoms | None:

@@ -53,7 +53,8 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     decoy_name : str, optional
         Another word for ``output_name``.
     protocols : callable or sequence of callables, optional
-        The protocols, in order. By default they are imported by the module and name in the record.
+        The protocols, in order. By default they are imported by the module and name in the record: ready-made ones,
+        and the user's own if the function there is the recorded one.
     client, clients : distributed.Client or sequence of them, optional
         Where to run. By default one worker is started here.
     input_atoms : Atoms, optional
@@ -69,8 +70,9 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     strict : bool
         Raise when something is not as recorded; otherwise it is in the `Audit`.
     trust : bool
-        Load pickles from the record: protocols that cannot be imported, and keyword arguments that JSON cannot
-        hold. A pickle can run any code; say so only for files whose writer you trust.
+        Run what the record asks for: any calculator in any interpreter, protocols of any module, and pickles
+        (protocols that cannot be imported, keyword arguments that JSON cannot hold). That can be any code; say so
+        only for files whose writer you trust.
 
     Returns
     -------
@@ -84,16 +86,17 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     RecordError
         The file is damaged or was changed after it was written, and *strict*; or it cannot be read at all.
     ProtocolError
-        A protocol cannot be found.
+        A protocol cannot be found, or is none that a record may run without *trust*.
     InputError
-        An argument cannot be used, or the calculator's interpreter is not here.
+        An argument cannot be used, the calculator's interpreter is not here, or the calculator is none that a record
+        may start without *trust*.
     """
     original, damage = load(input_file, scorefile, output_name or decoy_name, trust=trust)
     if damage and strict:
         raise RecordError(f"{original.path} is damaged: {'; '.join(damage)}. Restore it from a copy, or strict=False.")
     options = dict(instance_kwargs or {})
     where = Where(client, clients, clients_indices, resources)
-    attempt = Attempt(original, locate(original.record, protocols, trust=trust), options, where, trust)
+    attempt = Attempt(original, locate(original.record, protocols, trust=trust, strict=strict), options, where, trust)
     compare_with = _tolerances(tolerances)
     before = [Difference(checks.FILE, line) for line in damage] + attempt.check_before(input_atoms)
     _refuse(original, before, strict=strict)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 
 from mlipcluster.errors import MismatchError
-from mlipcluster.outputs.output import read_output
+from mlipcluster.outputs.output import read_output, write_output
 from mlipcluster.reproduction import rerun
 from mlipcluster.reproduction.audit import Audit
 from mlipcluster.reproduction.checks import Difference
@@ -76,6 +77,27 @@ def test_a_calculator_that_has_moved(cli, told, output_file, tmp_path):
     (spec,) = calls[0][1]["instance_kwargs"]["calculators"].values()
     assert spec.python == str(tmp_path)
     assert cli("reproduce", output_file, "--python", f"mace={tmp_path}").exit_code == 2
+
+
+def test_a_calculator_is_given_as_to_run(cli, told, output_file, tmp_path):
+    calls = told("identical")
+    given = ("-c", "lj", "-k", "sigma=2.5", "--python", tmp_path, "--device", "cpu")
+    assert cli("reproduce", output_file, *given).exit_code == 0
+    spec = calls[0][1]["instance_kwargs"]["calculator"]
+    assert (spec.name, spec.kwargs, spec.python, spec.device) == ("lj", {"sigma": 2.5}, str(tmp_path), "cpu")
+    assert cli("reproduce", output_file, "--device", "cpu").exit_code == 2
+
+
+def test_where_a_calculator_is_says_nothing_of_which_it_may_be(cli, told, output_file, tmp_path):
+    told("identical")
+    output = read_output(output_file)
+    instance = {**output.record["instance"], "calculators": {"": {"factory": "os:system", "args": ["true"]}}}
+    record = {k: v for k, v in output.record.items() if k not in {"digest", "digests"}} | {"instance": instance}
+    path = write_output(tmp_path, output.atoms, record)
+    result = cli("reproduce", path, "--python", sys.executable)
+    assert result.exit_code == 1
+    assert "os:system" in result.stderr
+    assert cli("reproduce", path, "--python", sys.executable, "--trust").exit_code == 0
 
 
 def test_a_mismatch_has_its_own_status(cli, output_file, monkeypatch):

@@ -76,7 +76,7 @@ FILES = {
         from mlipcluster.errors import MismatchError, RecordError
 
         try:
-            audit = reproduce(sys.argv[1])
+            audit = reproduce(sys.argv[1], trust=True)  # for springs:Springs, which has no short name
             told = {"verdict": audit.verdict, "differences": [str(one) for one in audit.differences]}
         except MismatchError as error:
             told = {"raised": "MismatchError", "message": str(error), "differences": error.differences}

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from mlipcluster.errors import InputError, ProtocolError
+from mlipcluster.errors import InputError, MismatchError, ProtocolError
 from mlipcluster.protocols import relax
 from mlipcluster.records.packing import encode
 from mlipcluster.records.source import describe
@@ -64,16 +64,55 @@ def test_only_trust_unpickles(main):
     assert found(None) == "unpickled"
 
 
-def test_a_module_without_the_function_says_where_it_looked():
-    with pytest.raises(ProtocolError, match=r"is not in .*relax\.py, which has no function 'relaxed'"):
-        find(record_of(relax, name="relaxed"))
+def test_a_module_without_the_function_says_where_it_looked(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "without_it.py").write_text("def other(atoms): return atoms\n")
+    for trust in (False, True):
+        with pytest.raises(ProtocolError, match=r"is not in .*without_it\.py, which has no function 'relaxed'"):
+            find(record_of(relax, module="without_it", name="relaxed"), trust=trust)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "told"),
+    [
+        ("subprocess", "getoutput", "standard library"),
+        ("os.path", "join", "standard library"),
+        ("mlipcluster.files", "write_atomic", "no ready-made protocol"),
+        ("mlipcluster.protocols.relax", "optimize.BFGS", "no ready-made protocol"),
+        ("ase.io", "write", "installed package"),
+    ],
+)
+def test_only_protocols_are_run_at_a_records_word(module, name, told):
+    with pytest.raises(ProtocolError, match=rf"{told}.*protocols=\[…\].*trust=True"):
+        find(record_of(relax, module=module, name=name))
+
+
+def test_a_file_is_not_imported_when_its_function_is_not_the_recorded_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    file = tmp_path / "changed_since.py"
+    imported = tmp_path / "imported"
+    file.write_text(f"open({str(imported)!r}, 'w').close()\ndef protocol(atoms):\n    return atoms\n")
+    changes = {"module": "changed_since", "name": "protocol", "file": str(file)}
+    record = record_of(relax, **changes, text="def protocol(atoms):\n    return None\n")
+    for on_the_path in (False, True):
+        if on_the_path:
+            monkeypatch.syspath_prepend(str(tmp_path))
+        with pytest.raises(MismatchError, match="protocol changed_since:protocol changed\n") as caught:
+            find(record)
+        assert "-    return None\n" in str(caught.value)
+        with pytest.raises(ProtocolError, match="is another function in"):
+            find(record, strict=False)
+        assert not imported.exists()
+    same = record_of(relax, **changes, text="def protocol(atoms):  # as it was\n  return atoms\n")
+    assert find(same)[0].__module__ == "changed_since"
+    assert imported.exists()
 
 
 def test_a_module_that_is_not_installed_is_found_by_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     file = tmp_path / "found_by_file_1.py"
     file.write_text("def protocol(atoms): return atoms\n")
-    record = record_of(relax, module="found_by_file_1", name="protocol", file=str(file))
+    record = record_of(relax, module="found_by_file_1", name="protocol", file=str(file), text=file.read_text())
     (found,) = find(record)
     assert found.__code__.co_filename == str(file)
     with pytest.raises(ProtocolError, match="No module named 'found_by_file_2'"):
@@ -88,7 +127,12 @@ def test_a_clone_in_another_place_is_searched(tmp_path, monkeypatch):
     subprocess.run(["git", "init"], cwd=clone, check=True, capture_output=True)
     monkeypatch.chdir(clone)
     record = record_of(
-        *(relax,), module="found_in_clone", name="protocol", file="/gone/code/found_in_clone.py", git={"root": "/gone"}
+        *(relax,),
+        module="found_in_clone",
+        name="protocol",
+        file="/gone/code/found_in_clone.py",
+        text="def protocol(atoms): return atoms",
+        git={"root": "/gone"},
     )
     (found,) = find(record)
     assert found.__code__.co_filename == str(clone / "code" / "found_in_clone.py")

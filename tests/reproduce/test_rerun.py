@@ -13,8 +13,9 @@ import mlipcluster
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.environments.environment import Package
 from mlipcluster.errors import InputError, MismatchError, ProtocolError, RecordError
-from mlipcluster.outputs.output import write_output
+from mlipcluster.outputs.output import Output, write_output
 from mlipcluster.protocols import md, relax, single_point
+from mlipcluster.records.packing import encode
 from mlipcluster.reproduction import attempt
 from mlipcluster.reproduction.rerun import reproduce
 
@@ -148,7 +149,7 @@ def test_of_several_calculators_only_the_recorded_one_is_run(run, client):
     soft = CalculatorSpec("ase.calculators.emt:EMT", kwargs={"asap_cutoff": True})
     results = run(single_point, calculators={"emt": "emt", "soft": soft})
     output = next(o for o in results if o.record["instance"]["calculator"] == "soft")
-    audit = reproduce(output.path, client=client)
+    audit = reproduce(output.path, client=client, instance_kwargs={"calculators": {"soft": soft}})
     assert audit.verdict == "identical"
     assert list(audit.new.record["instance"]["calculators"]) == ["soft"]
 
@@ -313,7 +314,7 @@ def weighed(run, code, tmp_path):
 
 def test_weights_as_they_were_are_told(weighed, client):
     output, _ = weighed
-    audit = reproduce(output.path, client=client)
+    audit = reproduce(output.path, client=client, trust=True)
     assert audit.verdict == "identical"
     assert "environment, code, weights, seeds as recorded" in audit.headline
 
@@ -322,10 +323,10 @@ def test_one_byte_of_the_weights_is_named(weighed, client):
     output, weights = weighed
     recorded = output.record["metadata"]["calculators"][""]["provenance"]["weights"][0]["sha256"]
     np.savez(weights, k=2.0)
-    text = refused(output.path, client)
+    text = refused(output.path, client, trust=True)
     assert "weights.npz" in text
     assert recorded in text
-    audit = reproduce(output.path, client=client, strict=False)
+    audit = reproduce(output.path, client=client, trust=True, strict=False)
     assert audit.verdict == "different"
     assert {difference.kind for difference in audit.differences} == {"weights"}
 
@@ -450,6 +451,46 @@ def test_a_failure_of_the_protocol_is_raised_as_it_is(run, client, code, tmp_pat
     flag.touch()
     with pytest.raises(KeyError, match="now it fails"):
         reproduce(output.path, client=client)
+
+
+# --- what a record may start -----------------------------------------------------------------------------------------
+
+
+def recorded_with(output, folder, spec):
+    """A file of an output whose writer says that another calculator made it."""
+    instance = {**output.record["instance"], "calculators": {"": spec.to_json()}}
+    record = {**output.record, "instance": instance}
+    return write_output(folder, output.atoms, {k: v for k, v in record.items() if k not in {"digest", "digests"}})
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_record_cannot_run_a_command_as_its_calculator(run, client, tmp_path, strict):
+    written = tmp_path / "written"
+    spec = CalculatorSpec("os:system", args=(f"touch {written}",))
+    path = recorded_with(only(run(single_point)), tmp_path / "forged", spec)
+    with pytest.raises(InputError, match=r"calls os:system\('touch.*instance_kwargs.*--calculator.*trust=True"):
+        reproduce(path, client=client, strict=strict)
+    with pytest.raises(InputError, match="os:system"):
+        reproduce(path, strict=strict)
+    assert not written.exists()
+    # The caller's own word on the calculator, and the record's is not asked for.
+    audit = reproduce(path, client=client, strict=False, instance_kwargs={"calculator": "emt"})
+    assert audit.verdict == "identical"
+    assert "calculator" in {difference.kind for difference in audit.differences}
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_record_cannot_run_a_function_of_pythons_as_its_protocol(run, client, tmp_path, strict):
+    written = tmp_path / "written"
+    output = only(run(single_point))
+    protocol = {**output.record["metadata"]["protocols"][0], "module": "subprocess", "name": "getoutput"}
+    tasks = {"structure": None, "kwargs": encode({"cmd": f"touch {written}"}), "source": ""}
+    record = {**output.record, "instance": {**output.record["instance"], "tasks": tasks}}
+    path = forged(Output("x", output.atoms, {}, record), tmp_path / "forged", protocols=[protocol])
+    with pytest.raises(ProtocolError, match="standard library"):
+        reproduce(path, client=client, strict=strict)
+    assert not written.exists()
 
 
 # --- protocols that cannot be imported -------------------------------------------------------------------------------
