@@ -32,6 +32,7 @@ from mlipcluster.records.seeds import call_seed, seed_everything
 
 if TYPE_CHECKING:
     from mlipcluster.calculators.pool import CalculatorPool
+    from mlipcluster.calculators.provenance import Provenance
     from mlipcluster.calculators.socket_calculator import SocketCalculator
     from mlipcluster.calculators.spec import CalculatorSpec
 
@@ -110,7 +111,7 @@ class Executor:
                 "machine": describe_machine(),
                 "environment": self._environment(None),
                 "calculators": {
-                    name: {"provenance": provenance.to_json(), "environment": self._environment(str(spec.interpreter))}
+                    name: {"provenance": _lasting(provenance), "environment": self._environment(str(spec.interpreter))}
                     for name, (spec, provenance) in sorted(self._used.items())
                 },
             }
@@ -279,6 +280,13 @@ def _values(protocol: Protocol, wishes: Wishes, call: Call, handed: dict[str, An
         yield from result
     else:
         yield result
+
+
+def _lasting(provenance: Provenance) -> dict[str, Any]:
+    """Provenance without what is another at each start: a process started again needs no new introduction."""
+    stated = provenance.to_json()
+    del stated["build_seconds"]
+    return stated
 
 
 def _collect(

@@ -112,7 +112,7 @@ def _digest(spec: CalculatorSpec, provenance: Provenance, environment: str, late
 
 def _files(provenance: Provenance) -> tuple[Weight, ...]:
     """Weights, and code that belongs to no environment."""
-    return (*provenance.weights, *getattr(provenance, "code", ()))
+    return (*provenance.weights, *provenance.code)
 
 
 def _sha256(path: str) -> str:

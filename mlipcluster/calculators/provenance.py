@@ -40,12 +40,15 @@ class Provenance:
         What the calculator says it can compute.
     weights : tuple of Weight
         Files that it read its parameters from, so far.
+    code : tuple of Weight
+        Modules that it imported from outside the standard library and the installed packages: they belong to no
+        environment.
     threads : mapping
         Thread variables of its environment, and torch's own count.
     devices : tuple of str
         Where it computes.
     build_seconds : float
-        Seconds that importing and building the calculator took.
+        Seconds that importing and building the calculator took; plays no part in comparisons.
     """
 
     python: str
@@ -54,14 +57,16 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     implemented_properties: tuple[str, ...] = ()
     weights: tuple[Weight, ...] = ()
+    code: tuple[Weight, ...] = ()
     threads: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
-    build_seconds: float = 0.0
+    build_seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """This provenance as a JSON object."""
         stated = asdict(self)
         stated["weights"] = [asdict(weight) for weight in self.weights]
+        stated["code"] = [asdict(module) for module in self.code]
         stated["implemented_properties"], stated["devices"] = list(self.implemented_properties), list(self.devices)
         return stated
 
@@ -72,6 +77,7 @@ class Provenance:
             **{
                 **stated,
                 "weights": tuple(Weight(**weight) for weight in stated.get("weights", ())),
+                "code": tuple(Weight(**module) for module in stated.get("code", ())),
                 "implemented_properties": tuple(stated.get("implemented_properties", ())),
                 "devices": tuple(stated.get("devices", ())),
             }

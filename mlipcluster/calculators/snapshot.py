@@ -73,10 +73,12 @@ class Snapshot:
             No calculator could take the structure; nothing was copied.
         """
         check(atoms, changed)
+        if "info" in changed:  # first, for it may refuse
+            self.info = {key: _portable_info(key, value) for key, value in self._info(atoms).items()}
         for name in changed:
             if name == "info":
-                self.info = {key: _portable_info(key, value) for key, value in self._info(atoms).items()}
-            elif name in ("cell", "pbc"):
+                continue
+            if name in ("cell", "pbc"):
                 self._take_array(name, atoms.cell.array if name == "cell" else atoms.pbc)
             elif name in atoms.arrays:
                 self._take_array(name, atoms.arrays[name])

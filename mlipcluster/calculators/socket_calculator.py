@@ -250,7 +250,11 @@ class SocketCalculator(Calculator):
             if len(atoms) != len(self._snapshot.arrays.get("numbers", ())):
                 self._forget_sent()
                 changes = self._snapshot.changes(atoms)
-            self._snapshot.take(atoms, changes)
+            try:
+                self._snapshot.take(atoms, changes)
+            except BaseException:  # refused, or interrupted half way: what was sent is no longer what is known here
+                self._forget_sent()
+                raise
         elif not self._snapshot.arrays:
             raise InputError(f"calculator {self.name!r} has no structure yet; give atoms")
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import stat
 import sys
@@ -49,7 +50,9 @@ class WeightsWatch:
         self._packages = tuple({os.path.join(sysconfig.get_paths()[name], "") for name in ("purelib", "platlib")})
         prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
         self._own = tuple(os.path.join(folder, "") for folder in (*prefixes, *ignored)) + SYSTEM_FOLDERS
+        self._ignored = tuple(os.path.join(folder, "") for folder in (*ignored, os.path.dirname(__file__)))
         self._seen: dict[str, Opened] = {}
+        self._code: dict[str, Opened] = {}
         self._hashes: dict[Opened, str] = {}
         self._own_thread = threading.local()
 
@@ -66,12 +69,23 @@ class WeightsWatch:
         self._own_thread.busy = True
         try:
             self._look_at_maps()
-            return [
-                {"path": opened.path, "size": opened.size, "sha256": self._sha256(opened)}
-                for _, opened in sorted(self._seen.items())
-            ]
+            return self._listed(self._seen)
         finally:
             self._own_thread.busy = False
+
+    def found_code(self) -> list[dict[str, Any]]:
+        """The same of each module that was imported from outside the standard library and the installed packages."""
+        self._own_thread.busy = True
+        try:
+            return self._listed(self._code)
+        finally:
+            self._own_thread.busy = False
+
+    def _listed(self, files: dict[str, Opened]) -> list[dict[str, Any]]:
+        return [
+            {"path": opened.path, "size": opened.size, "sha256": self._sha256(opened)}
+            for _, opened in sorted(files.items())
+        ]
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and not getattr(self._own_thread, "busy", False):
@@ -82,8 +96,19 @@ class WeightsWatch:
         if isinstance(path, int) or (flags or 0) & os.O_ACCMODE == os.O_WRONLY or (mode and set(mode) & set("wxa")):
             return
         full = os.path.abspath(os.fsdecode(path))
-        if full not in self._seen and self._counts(full):
-            self._remember(full)
+        if full.endswith((".py", ".pyc")):
+            self._imported(full)
+        elif self._counts(full):
+            self._remember(full)  # each time: it may be another file by now
+
+    def _imported(self, path: str) -> None:
+        """Note a module of the user's own, which belongs to no environment."""
+        with contextlib.suppress(ValueError, NotImplementedError):  # not in a cache's folder, or without one
+            path = importlib.util.source_from_cache(path) if path.endswith(".pyc") else path
+        if not path.startswith((self._stdlib, *self._packages, *self._ignored)):
+            opened = _look(path)
+            if opened is not None:
+                self._code[path] = opened
 
     def _counts(self, path: str) -> bool:
         in_packages = path.startswith(self._packages)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 
 import ase
@@ -12,6 +13,7 @@ from ase.build import bulk
 from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.socket_calculator import SocketCalculator
+from mlipcluster.calculators.spec import CalculatorSpec
 
 
 @pytest.fixture
@@ -62,3 +64,30 @@ def test_one_changed_byte_is_another_hash(trial, weights):
         with WorkerHost(trial("ReadsWeights", args=[str(weights)])) as host:
             hashes.add(host.start().weights[0].sha256)
     assert len(hashes) == 2
+
+
+def test_weights_that_were_replaced_are_told_as_they_are_now(tmp_path):
+    module = tmp_path / "rereads.py"
+    weights = tmp_path / "w.npy"
+    np.save(weights, np.array(1.0))
+    module.write_text(
+        "import numpy as np\nfrom ase.calculators.lj import LennardJones\n"
+        f"def build():\n    return LennardJones(epsilon=float(np.load({str(weights)!r})))\n"
+    )
+    spec = CalculatorSpec("rereads:build", paths=(str(tmp_path),))
+    with SocketCalculator(spec) as calculator:
+        atoms = bulk("Ar", cubic=True)
+        atoms.calc = calculator
+        calculator.prepare(1)
+        first = atoms.get_potential_energy()
+        before = calculator.provenance()
+        np.save(weights, np.array([2.0, 3.0])[0])
+        os.utime(weights, ns=(1, 1))
+        calculator.prepare(1)
+        after = calculator.provenance()
+        atoms.positions[0] += 1e-12
+        assert atoms.get_potential_energy() == pytest.approx(2 * first)
+    assert [w.path for w in before.weights] == [w.path for w in after.weights] == [str(weights)]
+    assert before.weights[0].sha256 != after.weights[0].sha256
+    assert [c.path for c in after.code] == [str(module)]
+    assert after.code[0].sha256 == hashlib.sha256(module.read_bytes()).hexdigest()

@@ -431,3 +431,18 @@ def test_errors_end_with_the_remedy(pool):
     with pytest.raises(CalculatorError, match="SocketCalculator of your own"):
         calculator.get_property("energy", bulk("Cu"))
     assert io.StringIO(repr(calculator)).read() == "SocketCalculator('emt')"
+
+
+def test_a_structure_that_was_refused_leaves_nothing_stale(cu):
+    with SocketCalculator("emt") as calculator:
+        cu.calc = calculator
+        cu.get_potential_energy()
+        cu.positions[0] += 0.3
+        cu.info["charge"] = object()
+        with pytest.raises(Exception, match="charge"):
+            cu.get_potential_energy()
+        cu.info["charge"] = 1
+        energy = cu.get_potential_energy()
+    fresh = cu.copy()
+    fresh.calc = EMT()
+    assert energy == fresh.get_potential_energy()
