@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Weight:
-    """A file that the calculator read its parameters from.
+    """A file that the calculator read its parameters, or its own code, from.
 
     Attributes
     ----------
@@ -62,9 +62,11 @@ class Provenance:
     devices: tuple[str, ...] = ()
     build_seconds: float = field(default=0.0, compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """This provenance as a JSON object."""
+    def to_json(self, timing: bool = True) -> dict[str, Any]:
+        """This provenance as a JSON object; without *timing*, what another start of the process would say again."""
         stated = asdict(self)
+        if not timing:
+            del stated["build_seconds"]
         stated["weights"] = [asdict(weight) for weight in self.weights]
         stated["code"] = [asdict(module) for module in self.code]
         stated["implemented_properties"], stated["devices"] = list(self.implemented_properties), list(self.devices)

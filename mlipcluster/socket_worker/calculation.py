@@ -31,6 +31,8 @@ class Calculation:
 
     Attributes
     ----------
+    spec : mapping
+        As given.
     calculator : object
         What the factory returned.
     build_seconds : float
@@ -38,7 +40,7 @@ class Calculation:
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        self._spec = spec
+        self.spec = spec
         sys.path[:0] = [os.path.abspath(path) for path in spec.get("paths", ())]
         started = time.perf_counter()
         self._factory = _find(spec["factory"])
@@ -47,16 +49,19 @@ class Calculation:
 
     def prepare(self, seed: int | None) -> None:
         """Bring the calculator to its defined state and seed this process's random generators with *seed*."""
-        state = self._spec.get("state", "fresh")
-        if not self._pristine:
-            if state == "fresh":
-                self._build()
-            else:
-                getattr(self.calculator, state)()
-                if self._is_usual:
-                    _forget(self.calculator)
+        if self.rebuilds:
+            self._build()
+        elif not self._pristine:
+            getattr(self.calculator, self.spec["state"])()
+            if self._is_usual:
+                _forget(self.calculator)
         if seed is not None:
             seed_generators(seed)
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether :meth:`prepare` would call the factory."""
+        return not self._pristine and self.spec.get("state", "fresh") == "fresh"
 
     @property
     def implemented_properties(self) -> list[str]:
@@ -103,25 +108,25 @@ class Calculation:
 
     def _build(self) -> None:
         seed_generators(BUILD_SEED)
-        arguments = dict(self._spec.get("kwargs", {}))
-        device = self._spec.get("device")
+        arguments = dict(self.spec.get("kwargs", {}))
+        device = self.spec.get("device")
         if device is not None:
             arguments[_device_argument(self._factory)] = device
-        self.calculator = self._factory(*self._spec.get("args", ()), **arguments)
+        self.calculator = self._factory(*self.spec.get("args", ()), **arguments)
         if not any(hasattr(self.calculator, name) for name in ("calculate", "get_property", *METHODS.values())):
             found = type(self.calculator).__name__
-            raise TypeError(f"{self._spec['factory']!r} gave a {found}, not a calculator of ASE's")
+            raise TypeError(f"{self.spec['factory']!r} gave a {found}, not a calculator of ASE's")
         self._pristine = True
         # One of ASE's, with ASE's own get_property: then what that does can be done here, without comparing structures.
         self._is_usual = (
             isinstance(self.calculator, Calculator) and type(self.calculator).get_property is Calculator.get_property
         )
-        state = self._spec.get("state", "fresh")
+        state = self.spec.get("state", "fresh")
         if state != "fresh" and not callable(getattr(self.calculator, state, None)):
             raise AttributeError(f"{type(self.calculator).__name__} has no method {state!r} for its defined state")
         torch = sys.modules.get("torch")
         if torch is not None and hasattr(torch, "set_num_threads"):
-            torch.set_num_threads(int(self._spec.get("threads", 1)))
+            torch.set_num_threads(int(self.spec.get("threads", 1)))
 
 
 METHODS = {

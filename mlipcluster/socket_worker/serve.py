@@ -132,6 +132,8 @@ class Server:
             return self._calculate(calculation, client, message)
         if kind == "prepare":
             self._last = None
+            if calculation.rebuilds:
+                self._watch_named(calculation.spec)
             calculation.prepare(message.header.get("seed"))
             return {"kind": "done"}
         if kind == "provenance":
@@ -142,11 +144,15 @@ class Server:
         if self._calculation is not None:
             raise RuntimeError("this worker is configured already")
         self._watch.install()
-        for path in _files_named_in([spec.get("args"), spec.get("kwargs")]):
-            self._watch.add(path)
+        self._watch_named(spec)
         self._calculation = Calculation(spec)
         gc.freeze()  # a model's many objects stay: no collection within a call needs to look at them
         return {"kind": "ready", "provenance": describe(self._calculation, self._watch)}
+
+    def _watch_named(self, spec: Mapping[str, Any]) -> None:
+        """Count the files that the arguments name, as they are now: compiled code may read them unseen."""
+        for path in _files_named_in([spec.get("args"), spec.get("kwargs")]):
+            self._watch.add(path)
 
     def _calculate(self, calculation: Calculation, client: Client, message: Message) -> Answer:
         atoms, changes = client.structure.update(message.header, message.arrays)

@@ -1,8 +1,10 @@
-"""Which files the calculator read its parameters from, seen by an audit hook.
+"""Which files the calculator read its parameters and its own code from, seen by an audit hook.
 
 A file counts when it is opened for reading and either has a suffix that weights have, wherever it lies outside the
 standard library, or lies outside the interpreter and the system and is not code. Files mapped into memory by compiled
-code are read off ``/proc/self/maps``, and files that the calculator's own arguments name count as well.
+code are read off ``/proc/self/maps``, and files that the calculator's own arguments name count as well. Code counts
+when it lies outside the standard library and the installed packages; ``sys.modules`` tells what no hook sees: compiled
+modules, and what was imported before the hook.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import site
 import stat
 import sys
 import sysconfig
@@ -47,12 +50,14 @@ class WeightsWatch:
 
     def __init__(self, ignored: tuple[str, ...] = ()) -> None:
         self._stdlib = os.path.join(sysconfig.get_paths()["stdlib"], "")
+        self._installed = _installed_folders()
         self._packages = tuple({os.path.join(sysconfig.get_paths()[name], "") for name in ("purelib", "platlib")})
         prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
         self._own = tuple(os.path.join(folder, "") for folder in (*prefixes, *ignored)) + SYSTEM_FOLDERS
         self._ignored = tuple(os.path.join(folder, "") for folder in (*ignored, os.path.dirname(__file__)))
         self._seen: dict[str, Opened] = {}
         self._code: dict[str, Opened] = {}
+        self._modules: set[str] = set()  # names of those that were looked at
         self._hashes: dict[Opened, str] = {}
         self._own_thread = threading.local()
 
@@ -77,6 +82,7 @@ class WeightsWatch:
         """The same of each module that was imported from outside the standard library and the installed packages."""
         self._own_thread.busy = True
         try:
+            self._look_at_modules()
             return self._listed(self._code)
         finally:
             self._own_thread.busy = False
@@ -98,17 +104,19 @@ class WeightsWatch:
         full = os.path.abspath(os.fsdecode(path))
         if full.endswith((".py", ".pyc")):
             self._imported(full)
-        elif self._counts(full):
+        elif full in self._seen or self._counts(full):
             self._remember(full)  # each time: it may be another file by now
 
     def _imported(self, path: str) -> None:
         """Note a module of the user's own, which belongs to no environment."""
         with contextlib.suppress(ValueError, NotImplementedError):  # not in a cache's folder, or without one
             path = importlib.util.source_from_cache(path) if path.endswith(".pyc") else path
-        if not path.startswith((self._stdlib, *self._packages, *self._ignored)):
-            opened = _look(path)
-            if opened is not None:
-                self._code[path] = opened
+        if self._is_users_own(path) and (opened := _look(path)) is not None:
+            self._code[path] = opened
+
+    def _is_users_own(self, path: str) -> bool:
+        belonging = self._installed + self._ignored
+        return not path.startswith(belonging) and not os.path.realpath(path).startswith(belonging)
 
     def _counts(self, path: str) -> bool:
         in_packages = path.startswith(self._packages)
@@ -126,15 +134,25 @@ class WeightsWatch:
         if opened is not None:
             self._seen[path] = opened
 
+    def _look_at_modules(self) -> None:
+        """Add the modules that were imported since the last look and that the hook has not seen."""
+        for name in sys.modules.keys() - self._modules:
+            self._modules.add(name)
+            with contextlib.suppress(Exception):  # anything may lie in sys.modules
+                # Past the module's own __getattribute__: a lazy module would be imported by the question.
+                path = os.path.abspath(object.__getattribute__(sys.modules[name], "__dict__")["__file__"])
+                if path not in self._code:
+                    self._imported(path)
+
     def _look_at_maps(self) -> None:
         try:
             with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
                 paths = {line.split(None, 5)[5].rstrip("\n") for line in maps if "/" in line}
         except OSError:
             return
-        for path in paths - self._seen.keys():
+        for path in paths:
             if path.lower().endswith(SUFFIXES) and self._counts(path):
-                self._remember(path)
+                self._remember(path)  # known or not: a mapped file is what it is now
 
     def _sha256(self, opened: Opened) -> str:
         if opened not in self._hashes:
@@ -142,6 +160,14 @@ class WeightsWatch:
                 return ""
             self._hashes[opened] = _sha256(opened.path)
         return self._hashes[opened]
+
+
+def _installed_folders() -> tuple[str, ...]:
+    """Folders of the standard library and of installed packages, a base environment's too; links resolved or not."""
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders.update((os.path.dirname(os.__file__), *site.getsitepackages()))
+    return tuple({os.path.join(form, "") for folder in folders for form in (folder, os.path.realpath(folder))})
 
 
 def _look(path: str) -> Opened | None:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from ase.build import bulk
 
 from mlipcluster.calculators.host import WorkerHost
-from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.calculators.provenance import Provenance, Weight
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.spec import CalculatorSpec
 
@@ -91,3 +93,51 @@ def test_weights_that_were_replaced_are_told_as_they_are_now(tmp_path):
     assert before.weights[0].sha256 != after.weights[0].sha256
     assert [c.path for c in after.code] == [str(module)]
     assert after.code[0].sha256 == hashlib.sha256(module.read_bytes()).hexdigest()
+
+
+def test_arguments_that_name_a_file_are_looked_at_again_when_the_factory_runs_again(tmp_path):
+    (tmp_path / "unseen.py").write_text(
+        "import subprocess\nfrom ase.calculators.lj import LennardJones\n"
+        "def build(path):\n"  # another process reads it: no hook sees that here
+        "    return LennardJones(epsilon=float(subprocess.check_output(['cat', path])))\n"
+    )
+    parameters = tmp_path / "parameters"
+    spec = CalculatorSpec("unseen:build", args=(str(parameters),), paths=(str(tmp_path),))
+    parameters.write_text("1.0")
+    hashes = []
+    with SocketCalculator(spec) as calculator:
+        for content in ("1.0", "2.00"):
+            parameters.write_text(content)
+            calculator.prepare(1)
+            calculator.get_property("energy", bulk("Ar", cubic=True))
+            hashes.append(calculator.provenance().weights[0].sha256)
+    assert hashes == [hashlib.sha256(content).hexdigest() for content in (b"1.0", b"2.00")]
+
+
+def test_the_code_of_a_calculator_under_paths(trial):
+    with WorkerHost(trial("Trial")) as host:
+        (module,) = host.start().code
+    path = Path(__file__).parent / "trial" / "trial.py"
+    content = path.read_bytes()
+    assert module == Weight(str(path), len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_an_installed_calculator_has_no_code_of_its_own(emt):
+    with WorkerHost(emt) as host:
+        assert host.start().code == ()
+
+
+def test_the_time_of_building_tells_no_two_apart():
+    one = Provenance("3.11", "python", "prefix", code=(Weight("m.py", 1, "ab"),), build_seconds=1.0)
+    other = replace(one, build_seconds=2.0)
+    assert one == other
+    assert one.to_json() != other.to_json()
+    assert one.to_json(timing=False) == other.to_json(timing=False)
+    assert Provenance.from_json(json.loads(json.dumps(one.to_json(timing=False)))) == one
+    assert one != replace(one, code=(Weight("m.py", 1, "cd"),))
+
+
+def test_a_provenance_from_before_code_was_told():
+    stated = Provenance("3.11", "python", "prefix").to_json()
+    del stated["code"]
+    assert Provenance.from_json(stated).code == ()

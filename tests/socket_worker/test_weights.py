@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import mmap
 import os
 import sys
 import sysconfig
+import types
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,88 @@ def test_files_named_by_arguments_are_added(watch, tmp_path):
     watch.add(str(tmp_path / "anything.py"))
     watch.add(str(tmp_path / "missing"))
     assert [item["path"] for item in watch.found()] == [str(tmp_path / "anything.py")]
+
+
+def test_a_file_that_is_opened_again_is_told_as_it_is_now(watch, tmp_path):
+    path = tmp_path / "w.pt"
+    for content in (b"old", b"new"):
+        path.write_bytes(content)
+        os.utime(path, ns=(0, content[0]))  # of one size and inode
+        assert opened(watch, str(path))[str(path)]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_named_file_is_followed_whatever_its_name(watch, tmp_path):
+    path = tmp_path / "ignored.dist-info" / "w"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    assert opened(watch, str(path)) == {}
+    watch.add(str(path))
+    path.write_bytes(b"newer")
+    assert opened(watch, str(path))[str(path)]["sha256"] == hashlib.sha256(b"newer").hexdigest()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/self/maps is Linux's")
+def test_a_mapped_file_that_was_replaced_is_told_as_it_is_now(watch, tmp_path):
+    path = tmp_path / "w.safetensors"
+    for content in (b"x" * 5000, b"y" * 6000):
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").replace(path)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+            found = {item["path"]: item["sha256"] for item in watch.found()}
+        assert found[str(path)] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Put a module of a file into ``sys.modules``."""
+
+    def put(path):
+        module = types.ModuleType("put_here")
+        module.__file__ = str(path)
+        monkeypatch.setitem(sys.modules, "put_here", module)
+
+    return put
+
+
+def code(watch):
+    return {item["path"]: item for item in watch.found_code()}
+
+
+@pytest.mark.parametrize("name", ["own.py", "own.cpython-311-x86_64-linux-gnu.so", "own.pyc"])
+def test_modules_that_no_hook_saw_are_code(watch, module, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"code")
+    module(path)
+    expected = {"path": str(path), "size": 4, "sha256": hashlib.sha256(b"code").hexdigest()}
+    assert code(watch)[str(path)] == expected
+    path.unlink()
+    assert code(watch)[str(path)] == expected
+
+
+def test_installed_modules_and_the_ignored_are_no_code(watch, module, tmp_path):
+    packages = Path(sysconfig.get_paths()["purelib"])
+    link = tmp_path / "link"
+    link.symlink_to(packages)
+    (tmp_path / "ignored").mkdir()
+    (tmp_path / "ignored" / "own.py").touch()
+    for path in (
+        *(Path(os.__file__), packages / "ase" / "atoms.py", link / "ase" / "atoms.py"),
+        *(tmp_path / "ignored" / "own.py", tmp_path / "missing.py"),
+    ):
+        watch._modules.discard("put_here")
+        module(path)
+        assert str(path) not in code(watch)
+
+
+def test_looking_at_modules_imports_no_lazy_one(watch, monkeypatch, tmp_path):
+    path = tmp_path / "lazy.py"
+    path.write_text("raise RuntimeError('imported')")
+    spec = importlib.util.spec_from_file_location("lazy", path)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    lazy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    spec.loader.exec_module(lazy)
+    monkeypatch.setitem(sys.modules, "strange", object())
+    assert str(path) in code(watch)
+    with pytest.raises(RuntimeError, match="imported"):
+        _ = lazy.anything
