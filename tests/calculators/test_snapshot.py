@@ -125,3 +125,13 @@ def test_info_that_cannot_travel_is_named(cu):
     cu.info["charge"] = object()
     with pytest.raises(StructureError, match=r"atoms\.info\['charge'\]"):
         taken(cu)
+
+
+def test_of_a_refused_structure_nothing_is_copied(cu):
+    snapshot = taken(cu)
+    cu.positions[0] += 0.1
+    cu.info["charge"] = object()
+    with pytest.raises(StructureError):
+        snapshot.take(cu, ["positions", "info"])
+    cu.info["charge"] = 1
+    assert snapshot.changes(cu) == ["positions", "info"]

@@ -18,6 +18,7 @@ from ase.calculators.mixing import SumCalculator
 
 from mlipcluster.calculators.pool import CalculatorPool
 from mlipcluster.calculators.registry import resolve
+from mlipcluster.calculators.snapshot import Snapshot
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.errors import CalculatorError, InputError, MLIPClusterError, RemoteCalculatorError, StructureError
 
@@ -446,3 +447,31 @@ def test_a_structure_that_was_refused_leaves_nothing_stale(cu):
     fresh = cu.copy()
     fresh.calc = EMT()
     assert energy == fresh.get_potential_energy()
+
+
+def test_an_interrupted_copy_leaves_nothing_stale(cu, monkeypatch):
+    with SocketCalculator("emt") as calculator:
+        cu.calc = calculator
+        cu.get_potential_energy()
+        cu.rattle(0.1, seed=1)
+        cu.cell *= 1.01
+        with monkeypatch.context() as patch:
+            patch.setattr(Snapshot, "_take_array", interrupt_after_one(Snapshot._take_array))
+            with pytest.raises(KeyboardInterrupt):
+                cu.get_potential_energy()
+        energy = cu.get_potential_energy()
+    fresh = cu.copy()
+    fresh.calc = EMT()
+    assert energy == fresh.get_potential_energy()
+
+
+def interrupt_after_one(take):
+    """Ctrl-C after the first array was copied."""
+    copied = []
+
+    def interrupted(*arguments):
+        if copied:
+            raise KeyboardInterrupt
+        copied.append(take(*arguments))
+
+    return interrupted
