@@ -155,13 +155,14 @@ def client(tmp_path_factory):
 def run(client, tmp_path, monkeypatch):
     """Run protocols on the session's workers: ``run(tasks, *protocols, **options_of_both) -> Results``.
 
-    The processes that run protocols stay warm from test to test, which a run that ends would not leave behind.
+    The processes that run protocols stay warm from test to test, which runs would otherwise see to at both ends.
     """
     import warnings
 
     from mlipcluster import MLIPCluster
 
-    monkeypatch.setattr("mlipcluster.workers.abandon", lambda run: None)
+    for ending in ("abandon", "cool"):
+        monkeypatch.setattr(f"mlipcluster.workers.{ending}", lambda *run: None)
 
     def run(tasks, *protocols, **options):
         told = {k: options.pop(k) for k in ("retries", "resources", "priorities", "clients_indices") if k in options}
