@@ -248,7 +248,7 @@ class MLIPCluster:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
             asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
             job = Job.asking(used, self.options.compute.scratch_dir)
-            introduction = self._workers.introduce(job, asking.step)
+            introduction = self._workers.introduce(job, asking.step, self._source.known_length)
             _check_python(introduction)
             with book.together():
                 book.meet(introduction)

@@ -20,6 +20,7 @@ from mlipcluster.execute import HANDED, Wishes
 from mlipcluster.records.identity import digest
 from mlipcluster.records.source import ProtocolSource, describe, user_modules
 from mlipcluster.schedule import Step
+from mlipcluster.transit import dumps
 
 LARGE_PROTOCOL = 10_000_000
 """Bytes from which on a pickled protocol is remarked upon: it travels with every chunk."""
@@ -197,8 +198,8 @@ def _plan(function: Any, step: Step, keep: Callable[[Atoms], bool] | None) -> Pl
     modules = [*user_modules(function), *(user_modules(keep) if keep else [])]
     try:
         with by_value(modules):
-            pickled = cloudpickle.dumps(function)
-            blob = cloudpickle.dumps((function, keep))
+            pickled = dumps(function)
+            blob = dumps((function, keep))
     except Exception as error:
         raise ProtocolError(
             f"protocol {name!r} cannot be pickled: {type(error).__name__}: {error}. Make what it needs (files, locks, "

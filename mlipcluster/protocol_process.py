@@ -95,7 +95,7 @@ class ProtocolProcess:
             if job.run in _abandoned:
                 raise ProtocolProcessError("the run was abandoned by its driver.")
             try:
-                self._start(job)
+                self.start(job)
                 self._send(_CHUNK, (replace(job, scratch_dir=self._scratch), payload, len(results)))
                 self._gather(job, count, results, printed, introductions)
             except (_Died, _TookTooLong) as end:
@@ -122,7 +122,7 @@ class ProtocolProcess:
         """
         self._run = job.run
         try:
-            self._start(job)
+            self.start(job)
             self._send(_INTRODUCE, job)
             _, body = self._receive(None)
         except _Died:
@@ -164,7 +164,8 @@ class ProtocolProcess:
         """Of the process, while there is one."""
         return self._process.pid if self._process else None
 
-    def _start(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
+        """Start the process, unless it runs; it is not waited for."""
         if self._process is not None and self._process.poll() is None:
             return
         self.stop()
@@ -338,6 +339,12 @@ def cool() -> None:
     with _lock:
         for process in _idle:
             process.stop()
+
+
+def warm(job: Job) -> None:
+    """Start a protocol process on this Dask worker without waiting for it: its imports take longest."""
+    with borrow() as process:
+        process.start(job)
 
 
 def main(connection_fd: int, lifeline_fd: int) -> None:

@@ -19,7 +19,7 @@ from mlipcluster.calls import Call, Introduction, Job
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
 from mlipcluster.options import Compute
-from mlipcluster.protocol_process import ChunkResult, abandon, cool, introduce, run_chunk
+from mlipcluster.protocol_process import ChunkResult, abandon, cool, introduce, run_chunk, warm
 from mlipcluster.schedule import Step
 
 SLOTS_EVERY = 2.0
@@ -131,15 +131,23 @@ class Workers:
         self._looked = time.monotonic()
         return self.slots()
 
-    def introduce(self, job: Job, step: Step) -> Introduction:
+    def introduce(self, job: Job, step: Step, needed: int | None = None) -> Introduction:
         """Have a worker that *step* may be sent to start the calculators and tell what they are.
 
-        Nothing that is warm answers: it may have loaded weights or code that have changed since.
+        Nothing that is warm answers: it may have loaded weights or code that have changed since. Meanwhile the others
+        start the processes that protocols will run in.
+
+        Parameters
+        ----------
+        needed : int, optional
+            At most so many of each client's workers: there are no more tasks than that.
         """
         self.start()
         self._runs.add(job.run)
         for client in self._clients:
             client.run(cool, on_error="ignore")
+            if workers := list(client.nthreads())[:needed]:
+                client.run(warm, job, workers=workers, on_error="ignore")
         future = self._clients[step.client].submit(introduce, job, resources=dict(step.resources) or None, pure=False)
         answer: Introduction = _result(future)
         return answer

@@ -293,7 +293,7 @@ def protocol(n):
 blob = cloudpickle.dumps((protocol, None))
 job = Job("r", blob, "d", {}, 7)
 process = ProtocolProcess()
-process._start(job)
+process.start(job)
 print(process.pid, flush=True)
 process.run_chunk(job, transit.pack((Call(TaskInfo("k", "t", 0, 0, (), "p"), None, {"n": 1}),)))
 """

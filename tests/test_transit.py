@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from mlipcluster.transit import SMALLEST, pack, unpack
+from mlipcluster.transit import SMALLEST, dumps, pack, unpack
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,14 @@ def test_objects_of_a_class_that_nobody_else_can_import(tmp_path):
     subprocess.run([sys.executable, script], check=True)
     said = subprocess.run([sys.executable, "-c", code, tmp_path / "main"], check=True, capture_output=True, text=True)
     assert said.stdout == "600.0\n"
+
+
+def test_code_keeps_the_name_of_its_file():
+    def outer():
+        def inner():
+            raise ValueError
+
+        return inner
+
+    copy = pickle.loads(dumps(outer))
+    assert {copy.__code__.co_filename, copy().__code__.co_filename} == {__file__}

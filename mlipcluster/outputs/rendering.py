@@ -23,8 +23,8 @@ from mlipcluster.records.canonical import canonical
 from mlipcluster.records.record import entry_digest
 
 Record = Mapping[str, Any]
-_LONG = 512  # characters from which on a text is kept for the next record
-_KEPT = 64  # so many of them
+_KEPT = 64  # texts, for the next record
+_KEPT_LABELS = 1000
 _NAME = re.compile(r"[A-Za-z0-9_+=,@-][A-Za-z0-9_+=,@.-]{0,199}")
 
 
@@ -58,6 +58,7 @@ class Renderer:
         self.compression = find_compression(compression)
         self.durable = durable
         self._texts: dict[str, _Piece] = {}
+        self._labels: dict[str, tuple[str, str]] = {}
         self._constants: dict[int, tuple[object, _Piece | None]] = {}
         for value in constants:
             self.constant(value)
@@ -137,9 +138,9 @@ class Renderer:
         """Append the text of an object whose values are pieces or such objects, sorted by name."""
         opening = "{"
         for name in sorted(pieces):
-            label = f"{opening}{canonical(name)}:"
-            raw.append(label)
-            escaped.append(self.format.escape(label))
+            label = self._label(opening + name)
+            raw.append(label[0])
+            escaped.append(label[1])
             opening = ","
             piece = pieces[name]
             if isinstance(piece, _Piece):
@@ -151,6 +152,16 @@ class Renderer:
         raw.append(closing)
         escaped.append(closing)
 
+    def _label(self, text: str) -> tuple[str, str]:
+        """A name behind its brace or comma, as it is and as it stands in the file: the same few, a million times."""
+        label = self._labels.get(text)
+        if label is None:
+            if len(self._labels) >= _KEPT_LABELS:
+                self._labels.clear()
+            raw = f"{text[0]}{canonical(text[1:])}:"
+            label = self._labels[text] = (raw, self.format.escape(raw))
+        return label
+
     def _entries(self, part: Mapping[str, Any]) -> dict[str, _Piece]:
         return {str(name): self._piece(value) for name, value in part.items()}
 
@@ -161,7 +172,7 @@ class Renderer:
                 piece = _Piece(value, self.format.escape)
                 self._constants[id(value)] = (value, piece)
             return piece
-        if type(value) is not str or len(value) < _LONG:
+        if type(value) is not str:
             return _Piece(value, self.format.escape)
         piece = self._texts.get(value)
         if piece is None:

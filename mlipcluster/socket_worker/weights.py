@@ -59,6 +59,8 @@ class WeightsWatch:
         self._code: dict[str, Opened] = {}
         self._modules: set[str] = set()  # names of those that were looked at
         self._hashes: dict[Opened, str] = {}
+        self._mapped_size: str | None = None
+        self._mapped: set[str] = set()
         self._own_thread = threading.local()
 
     def install(self) -> None:
@@ -145,14 +147,11 @@ class WeightsWatch:
                     self._imported(path)
 
     def _look_at_maps(self) -> None:
-        try:
-            with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-                paths = {line.split(None, 5)[5].rstrip("\n") for line in maps if "/" in line}
-        except OSError:
-            return
-        for path in paths:
-            if path.lower().endswith(SUFFIXES) and self._counts(path):
-                self._remember(path)  # known or not: a mapped file is what it is now
+        if (size := _mapped_size()) is None or size != self._mapped_size:  # the kernel takes 1 ms to list the maps
+            self._mapped_size = size
+            self._mapped = {path for path in _mapped_files() if path.lower().endswith(SUFFIXES) and self._counts(path)}
+        for path in self._mapped:
+            self._remember(path)  # known or not: a mapped file is what it is now
 
     def _sha256(self, opened: Opened) -> str:
         if opened not in self._hashes:
@@ -168,6 +167,23 @@ def _installed_folders() -> tuple[str, ...]:
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders.update((os.path.dirname(os.__file__), *site.getsitepackages()))
     return tuple({os.path.join(form, "") for folder in folders for form in (folder, os.path.realpath(folder))})
+
+
+def _mapped_size() -> str | None:
+    """Size of all that is mapped into this process, which changes with every file that is mapped or let go."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as pages:
+            return pages.read().split(None, 1)[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _mapped_files() -> set[str]:
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            return {line.split(None, 5)[5].rstrip("\n") for line in maps if "/" in line}
+    except OSError:
+        return set()
 
 
 def _look(path: str) -> Opened | None:

@@ -178,10 +178,10 @@ def test_the_driver_or_everything_killed_at_random_moments(script, is_as_quiet):
 def test_the_driver_killed_at_the_worst_places(script, is_as_quiet):
     one = script(SCRIPT)
     for place, count in [
-        ("rename", 70),  # an output is written, but not renamed
-        ("between", 8),  # outputs are there without their lines
-        ("children", 4),  # in the middle of what goes to the next protocol
-        ("output", 6),  # in the middle of the ledger's lines
+        ("rename", 40),  # an output is written, but not renamed
+        ("between", 4),  # outputs are there without their lines
+        ("children", 2),  # in the middle of what goes to the next protocol
+        ("output", 2),  # in the middle of the ledger's lines
     ]:
         process = one.start("run", "1", DIE_AT=place, DIE_COUNT=str(count))
         assert process.wait(240) == -signal.SIGKILL, one.log.read_text()

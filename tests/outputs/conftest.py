@@ -40,7 +40,17 @@ def make_record(atoms: Atoms, name: str = "Cu4-0123") -> dict:
             "toml": "[project]\nname = 'x'\n",
             "toml_format": "pyproject.toml",
             "environment_manager": "uv",
-            "protocols": [{"module": "protocols", "text": 'def relax(atoms):\n    return "a\\n"\n'}],
+            "environment": {"python": "3.11.9", "packages": []},
+            "calculators": {},
+            "machine": {"host": "node1"},
+            "protocols": [
+                {
+                    "module": "protocols",
+                    "name": "relax",
+                    "digest": "d" * 64,
+                    "text": 'def relax(atoms):\n    return "a\\n"\n',
+                }
+            ],
             "git": None,
             "times": {"started": "2026-01-01T00:00:00Z", "seconds": [0.25]},
             "result": {"atoms": packed, "digest": digest(packed)},

@@ -15,6 +15,7 @@ import pytest
 
 from mlipcluster.errors import ProtocolError
 from mlipcluster.records.source import describe, difference, unhashable, user_modules, value_digest
+from mlipcluster.transit import dumps
 
 BASE = '''
 """What this module is for."""
@@ -569,7 +570,7 @@ def test_a_function_that_was_pickled_by_value_keeps_its_digest(load):
     before = describe(module.protocol).digest
     cloudpickle.register_pickle_by_value(module)
     try:
-        copy = cloudpickle.loads(cloudpickle.dumps(module.protocol))
+        copy = cloudpickle.loads(dumps(module.protocol))
     finally:
         cloudpickle.unregister_pickle_by_value(module)
     assert copy is not module.protocol
