@@ -63,6 +63,8 @@ class Job:
         Root seed of the run.
     timeout : float, optional
         Seconds that a call may take.
+    memory : int, optional
+        Bytes that a call, its calculators among it, may use.
     scratch_dir : str, optional
         Where scratch folders are made.
     drop_empty : bool
@@ -79,6 +81,7 @@ class Job:
     calculators: Mapping[str, CalculatorSpec]
     seed: int
     timeout: float | None = None
+    memory: int | None = None
     scratch_dir: str | None = None
     drop_empty: bool = True
     last: bool = True

@@ -331,6 +331,7 @@ def job_for(run: str, protocol: PlannedProtocol, work: Work, options: Options, *
         calculators=dict(work.calculators),
         seed=work.seed,
         timeout=options.faults.timeout,
+        memory=options.compute.memory_bytes,
         scratch_dir=options.compute.scratch_dir,
         drop_empty=saving.filter_results is not False,
         last=last,

@@ -33,7 +33,8 @@ class Compute:
         Threads that NumPy and the like may use in a worker's protocols; a calculator's own threads are
         those of its `CalculatorSpec`.
     memory : str, optional
-        Limit a worker, as Dask writes it (``"4 GiB"``). Default: none.
+        What a protocol call, its calculators among it, may use, as Dask writes it (``"4 GiB"``); one that is over is
+        ended and recorded as a failure. Looked at once a second. Default: no limit.
     scratch_dir : str, optional
         Where protocols' ``scratch`` folders are made. Default: the system's temporary folder.
     dashboard_address : str
@@ -54,8 +55,21 @@ class Compute:
         _at_least("max_workers", self.max_workers, 1)
         _at_least("min_workers", self.min_workers, 0)
         _at_least("cores", self.cores, 1)
+        _ = self.memory_bytes
         if self.min_workers is not None and self.min_workers > self.workers:
             raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.workers}; lower it.")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` as a number."""
+        from dask.utils import parse_bytes
+
+        if self.memory is None:
+            return None
+        try:
+            return int(parse_bytes(self.memory))
+        except (ValueError, TypeError, AttributeError):
+            raise InputError(f"memory={self.memory!r} is not an amount; give one such as '4 GiB'.") from None
 
     @property
     def workers(self) -> int:

@@ -1,9 +1,10 @@
-"""The only place that starts short commands; what they say on stderr is never lost."""
+"""How other programs are started: short commands, whose stderr is never lost, and this interpreter once more."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,3 +36,23 @@ def run_command(
         timeout=timeout,
         check=False,
     )
+
+
+_ENTER = """
+import sys
+count = int(sys.argv[1])
+sys.path[:] = sys.argv[2 : 2 + count]
+del sys.argv[1 : 2 + count]
+import importlib
+importlib.import_module(sys.argv.pop(1)).main()
+"""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Command that runs ``main()`` of a module of ours in this interpreter, with *arguments* in ``sys.argv[1:]``.
+
+    It finds modules where this process finds them. With ``-m`` Python would look into the working folder first, where a
+    user's ``random.py`` may lie.
+    """
+    paths = [os.path.abspath(path) for path in sys.path]  # "" is the working folder
+    return [sys.executable, "-c", _ENTER, str(len(paths)), *paths, module, *arguments]

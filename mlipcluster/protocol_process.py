@@ -26,10 +26,13 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from mlipcluster import transit
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
 from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
 from mlipcluster.printed import Marker, PrintedText
+from mlipcluster.process import python_command
 
 if TYPE_CHECKING:
     from mlipcluster.execute import Executor
@@ -69,14 +72,25 @@ class _TookTooLong(Exception):  # noqa: N818 - told to the caller as a ProtocolT
     """A call went past its timeout."""
 
 
+class _TookTooMuch(Exception):  # noqa: N818 - told to the caller as a ProtocolProcessError
+    """The process and what it started use more memory than they may."""
+
+
 class ProtocolProcess:
-    """The worker's handle on its protocol process; starts it when first needed, and again after it ended."""
+    """The worker's handle on its protocol process; starts it when first needed, and again after it ended.
+
+    Attributes
+    ----------
+    run : str
+        Of whoever uses it, or used it last.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: str | None = None
-        self._run = ""
+        self.run = ""
         self._begun = 0.0
+        self._next_look = 0.0
 
     def run_chunk(self, job: Job, payload: bytes) -> ChunkResult:
         """Run the calls of a chunk in order.
@@ -90,7 +104,6 @@ class ProtocolProcess:
         printed: dict[int, str] = {}
         introductions: list[bytes] = []
         count = _count(payload)
-        self._run = job.run
         while len(results) < count:
             if job.run in _abandoned:
                 raise ProtocolProcessError("the run was abandoned by its driver.")
@@ -98,7 +111,7 @@ class ProtocolProcess:
                 self.start(job)
                 self._send(_CHUNK, (replace(job, scratch_dir=self._scratch), payload, len(results)))
                 self._gather(job, count, results, printed, introductions)
-            except (_Died, _TookTooLong) as end:
+            except (_Died, _TookTooLong, _TookTooMuch) as end:
                 tail = self._printed.of_unfinished()
                 status = self.stop()
                 call: Call = transit.unpack(payload)[len(results)]
@@ -120,7 +133,6 @@ class ProtocolProcess:
         ProtocolProcessError
             The process ended instead of answering.
         """
-        self._run = job.run
         try:
             self.start(job)
             self._send(_INTRODUCE, job)
@@ -150,10 +162,6 @@ class ProtocolProcess:
             shutil.rmtree(self._scratch, ignore_errors=True)
         return status
 
-    def serves(self, run: str) -> bool:
-        """Whether its last chunk was of this run."""
-        return self._run == run
-
     def kill(self) -> None:
         """End the process from another thread; whoever waits for it notices."""
         if (process := self._process) is not None:
@@ -169,29 +177,26 @@ class ProtocolProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self.stop()
+        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir)
         ours, theirs = socket.socketpair()
         output, write_end = os.pipe()
         far_end, lifeline = os.pipe()
         # The order of a set of strings must not depend on which process ran a protocol.
         fixed = {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
-        environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, **fixed}
-        command = [sys.executable, "-m", "mlipcluster.protocol_process", str(theirs.fileno()), str(far_end)]
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603
-                command,
+                python_command("mlipcluster.protocol_process", str(theirs.fileno()), str(far_end)),
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=write_end,
                 pass_fds=(theirs.fileno(), far_end),
-                env=environment,
+                env={**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, **fixed},
                 start_new_session=True,  # Ctrl-C is for the driver, which ends the workers in order
             )
         os.close(write_end)
         os.close(far_end)
         self._connection = Connection(ours.detach())
         self._printed, self._lifeline = PrintedText(output), lifeline
-        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir)
-        self._send(b"", sys.path)
 
     def _send(self, kind: bytes, body: Any) -> None:
         try:
@@ -205,7 +210,7 @@ class ProtocolProcess:
         deadline = None
         self._begun = time.time()
         while True:
-            kind, body = self._receive(deadline)
+            kind, body = self._receive(deadline, job.memory)
             if kind == _STARTED:
                 deadline = time.monotonic() + job.timeout if job.timeout else None
                 self._begun = time.time()
@@ -224,11 +229,12 @@ class ProtocolProcess:
                     raise _Died
                 return
 
-    def _receive(self, deadline: float | None) -> tuple[bytes, bytes]:
+    def _receive(self, deadline: float | None, memory: int | None = None) -> tuple[bytes, bytes]:
         """Wait for the next message; meanwhile read what is printed, so that the process never blocks on it."""
         while True:
             # Looked after every second: a process that it forked may hold the connection open for ever.
-            remaining = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
+            now = time.monotonic()
+            remaining = self._next_look - now if deadline is None else min(self._next_look, deadline) - now
             sources: list[Connection | int] = [self._connection, *([self._printed.fd] if self._printed.is_open else [])]
             ready = wait(sources, max(0.0, remaining))
             if self._printed.fd in ready:
@@ -239,10 +245,29 @@ class ProtocolProcess:
                 except (EOFError, OSError):
                     raise _Died from None
                 return message[:1], message[1:]
-            if self._process is None or self._process.poll() is not None:
-                raise _Died
+            self._look_after(memory)
             if deadline is not None and time.monotonic() > deadline:
                 raise _TookTooLong
+
+    def _look_after(self, memory: int | None) -> None:
+        if self._process is None or self._process.poll() is not None:
+            raise _Died
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        if memory is not None and _resident(self._process.pid) > memory:
+            raise _TookTooMuch
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process and all that it started use."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                total += one.memory_info().rss
+    return total
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
@@ -273,6 +298,11 @@ def _ended(job: Job, call: Call, begun: float, how: tuple[Exception, int | None]
             f"protocol {call.task.protocol!r} took longer than timeout={job.timeout:g} s on {call.task.source}; "
             "its process was ended. Give a longer timeout, or a protocol that stops by itself."
         )
+    elif isinstance(end, _TookTooMuch):
+        error = ProtocolProcessError(
+            f"protocol {call.task.protocol!r} used more than memory={job.memory} bytes on {call.task.source}, its "
+            "calculators among it; its process was ended. Give more memory=, or fewer max_workers."
+        )
     else:
         error = ProtocolProcessError(_death(status, f"in protocol {call.task.protocol!r} on {call.task.source}"))
     name = f"{type(error).__module__}.{type(error).__qualname__}"
@@ -298,10 +328,11 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def borrow() -> Iterator[ProtocolProcess]:
+def borrow(run: str) -> Iterator[ProtocolProcess]:
     """A protocol process of this Dask worker, for as long as the context lasts; a warm one if one is free."""
     with _lock:
         process = _idle.pop() if _idle else ProtocolProcess()
+        process.run = run
         if process not in _processes:
             _processes.append(process)
     try:
@@ -313,13 +344,13 @@ def borrow() -> Iterator[ProtocolProcess]:
 
 def run_chunk(job: Job, payload: bytes) -> ChunkResult:
     """Run a chunk of calls on this Dask worker; the task that Dask is given."""
-    with borrow() as process:
+    with borrow(job.run) as process:
         return process.run_chunk(job, payload)
 
 
 def introduce(job: Job) -> Introduction:
     """Start the job's calculators on this Dask worker and tell what they are."""
-    with borrow() as process:
+    with borrow(job.run) as process:
         return process.introduce(job)
 
 
@@ -330,7 +361,7 @@ def abandon(run: str) -> None:
         for process in _processes:
             if process in _idle:
                 process.stop()  # here and now: whoever borrows it next, for another run, starts it again
-            elif process.serves(run):
+            elif process.run == run:
                 process.kill()
 
 
@@ -343,22 +374,21 @@ def cool() -> None:
 
 def warm(job: Job) -> None:
     """Start a protocol process on this Dask worker without waiting for it: its imports take longest."""
-    with borrow() as process:
+    with borrow(job.run) as process:
         process.start(job)
 
 
-def main(connection_fd: int, lifeline_fd: int) -> None:
+def main() -> None:
     """The process itself: run chunks until the other side is gone."""
     from mlipcluster.socket_worker.lifeline import die_with_parent
 
+    connection_fd, lifeline_fd = map(int, sys.argv[1:])
     die_with_parent(lifeline_fd)
-    connection = Connection(connection_fd)
-    sys.path[:] = pickle.loads(connection.recv_bytes())  # noqa: S301
-
-    # Imported now that the paths of the worker are known.
+    # Only now: these take most of a second, in which the other side may be gone.
     from mlipcluster.calculators.pool import CalculatorPool
     from mlipcluster.execute import Executor
 
+    connection = Connection(connection_fd)
     pool = CalculatorPool()
     executor = Executor(pool)
     introduced: set[tuple[str, str]] = set()
@@ -417,7 +447,3 @@ def _pickled(result: CallResult) -> bytes:
         return transit.pack(result)
     except Exception as error:  # noqa: BLE001 - atoms.info may hold anything
         return transit.pack(replace(result, products=(), updates={}, failure=describe_failure(error)))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dask.utils import parse_bytes
 from distributed import Client, Future, SpecCluster
 from distributed.scheduler import KilledWorker
 
@@ -24,6 +24,8 @@ from mlipcluster.schedule import Step
 
 SLOTS_EVERY = 2.0
 """Seconds between two looks at how many workers there are."""
+LOOK_SECONDS = 1.0
+TAIL = 2000
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,6 @@ class Workers:
     """
 
     def __init__(self, compute: Compute, clients: Sequence[Client], log: Path | None) -> None:
-        if compute.memory is not None:
-            _check_memory(compute.memory)
         for client in clients:
             if not isinstance(client, Client):
                 raise InputError(f"client={client!r}: give a distributed.Client, e.g. Client({client!r}).")
@@ -92,7 +92,6 @@ class Workers:
             workers=self._compute.workers,
             minimum=self._compute.min_workers,
             threads=self._compute.cores,
-            memory=self._compute.memory,
             dashboard_address=self._compute.dashboard_address,
             security=self._compute.security,
             log=self._log,
@@ -149,6 +148,10 @@ class Workers:
             if workers := list(client.nthreads())[:needed]:
                 client.run(warm, job, workers=workers, on_error="ignore")
         future = self._clients[step.client].submit(introduce, job, resources=dict(step.resources) or None, pure=False)
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        while not done.wait(LOOK_SECONDS):
+            self._look_after()
         answer: Introduction = _result(future)
         return answer
 
@@ -177,6 +180,7 @@ class Workers:
             The workers could not run a chunk at all, or the scheduler is gone.
         """
         self._forget_spent()
+        self._look_after()
         with contextlib.suppress(queue.Empty):
             block = True
             while True:
@@ -185,6 +189,15 @@ class Workers:
                 if self._futures.get(number) is future:  # not one of a run that was broken off before
                     self._spent.append(self._futures.pop(number))
                     yield Returned(number, _gathered(future))
+
+    def _look_after(self) -> None:
+        """See that workers that were started here still can be: without any, Dask would wait for ever."""
+        started = list(self._cluster.workers.values()) if self._cluster is not None else []
+        if started and all(worker.gave_up for worker in started):
+            raise RunError(
+                f"the workers end soon after each start; their last words:\n{_tail(self._log)}\nMend that, then run "
+                "the same again; all that is finished is saved."
+            )
 
     def _forget_spent(self) -> None:
         """Let go of the futures of chunks that were handed on, in Dask's thread.
@@ -215,12 +228,19 @@ class Workers:
                     stack.callback(client.close, timeout=2)
             return
         for client in self._clients:
-            if abort:
-                client.cancel(list(self._futures.values()), force=True)
-            for run in self._runs:
-                with contextlib.suppress(Exception):  # the workers may be what went wrong
+            with contextlib.suppress(Exception):  # they may be what went wrong
+                if abort:
+                    client.cancel(list(self._futures.values()), force=True)
+                for run in self._runs:
                     client.run(abandon, run, on_error="ignore")
         self._futures.clear()
+
+
+def _tail(log: Path | None) -> str:
+    try:
+        return log.read_text(errors="replace")[-TAIL:].strip() if log is not None else ""
+    except OSError:
+        return ""
 
 
 def _resources(client: Client) -> list[dict[str, float]]:
@@ -246,10 +266,3 @@ def _result(future: Future[Any]) -> Any:
             f"the workers failed ({type(error).__name__}: {error}). All that is finished "
             "is saved; see the log of the workers, then run the same again to go on."
         ) from error
-
-
-def _check_memory(memory: str) -> None:
-    try:
-        parse_bytes(memory)
-    except ValueError:
-        raise InputError(f"memory={memory!r} is not an amount; give one such as '4 GiB'.") from None

@@ -202,6 +202,19 @@ def napping(atoms, n):
     return atoms
 
 
+def test_a_call_that_uses_too_much_memory_is_ended_and_its_siblings_finish(warm):
+    def greedy(atoms, n):
+        if n == 1:
+            subprocess.run([sys.executable, "-c", "x = bytearray(b'1' * 400_000_000); import time; time.sleep(60)"])
+        return atoms
+
+    results = results_of(warm.run_chunk(job(greedy, memory=500_000_000), payload(3)))
+    assert [result.failure is None for result in results] == [True, False, True]
+    error = pickle.loads(results[1].failure.pickled)
+    assert isinstance(error, ProtocolProcessError)
+    assert "used more than memory=500000000 bytes on task 1" in str(error)
+
+
 def test_the_timeout_is_for_each_call_and_not_for_the_chunk(warm):
     results = results_of(warm.run_chunk(job(napping, timeout=1.2), payload(4)))
     assert [r.failure for r in results] == [None] * 4
@@ -339,10 +352,10 @@ def lending(monkeypatch):
 
 
 def test_two_at_a_time_get_two_processes_and_the_next_a_warm_one(lending):
-    with borrow() as first:
-        with borrow() as second:
+    with borrow("run") as first:
+        with borrow("run") as second:
             assert first is not second
-        with borrow() as third:
+        with borrow("run") as third:
             assert third is second
 
 

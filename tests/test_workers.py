@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import sys
+import threading
 import time
 
 import cloudpickle
@@ -94,10 +96,26 @@ def test_what_dask_cannot_do_is_an_error_that_says_what_to_do(workers, monkeypat
         list(workers.wait(60))
 
 
-@pytest.mark.parametrize("memory", ["lots", "4 Gib apples"])
+@pytest.mark.parametrize("memory", ["lots", "4 Gib apples", 3.5j])
 def test_memory_that_is_no_amount(memory):
     with pytest.raises(InputError, match="is not an amount"):
-        Workers(Compute(memory=memory), [], None)
+        Compute(memory=memory)
+
+
+def test_workers_that_cannot_start_end_the_run_with_their_last_words(tmp_path, monkeypatch):
+    code = "raise SystemExit('no license')"
+    monkeypatch.setattr("mlipcluster.deploy.local.python_command", lambda *_: [sys.executable, "-c", code])
+    run = MLIPCluster(CU, output_path=tmp_path / "run", max_workers=1, progress=False)
+    with pytest.raises(RunError, match=r"(?s)end soon after each start.*no license.*run the same again"):
+        run.distribute(same)
+
+
+def test_a_client_that_was_closed_meanwhile_hides_no_error(tmp_path):
+    with Local(1).start() as cluster, Client(cluster, set_as_default=False) as client:
+        run = MLIPCluster([CU] * 3, client=client, output_path=tmp_path / "run", progress=False)
+        threading.Timer(4.0, client.close).start()
+        with pytest.raises(RunError, match="run the same again to go on"):
+            run.distribute(slow)
 
 
 def test_nothing_is_started_before_it_is_needed():

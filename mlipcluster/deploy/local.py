@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import os
-import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,12 @@ from distributed import Scheduler, SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 
+from mlipcluster.process import python_command
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+EARLY_SECONDS = 30.0
+EARLY_DEATHS = 3
+"""A worker that dies so often in a row, each time that soon after its start, will not do better at the next."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,6 @@ class Local:
         With it, the number of workers follows the queue of work.
     threads : int
         Threads that NumPy and the like use in each.
-    memory : str, optional
-        Limit a worker, as Dask writes it; it is ended when it is over.
     dashboard_address : str
         ``host:port`` of Dask's dashboard; port 0 takes a free one.
     security : bool or distributed.Security, optional
@@ -49,7 +52,6 @@ class Local:
     workers: int
     minimum: int | None = None
     threads: int = 1
-    memory: str | None = None
     dashboard_address: str = "127.0.0.1:0"
     security: bool | Security | None = None
     log: Path | None = None
@@ -79,7 +81,7 @@ class Local:
             "DASK_LOGGING__DISTRIBUTED": "warning",
             **(_tls_variables(security) if security else {}),
         }
-        nanny = {"nthreads": 1, "memory_limit": self.memory or 0, "dashboard": False, "host": "127.0.0.1"}
+        nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
         return {
             "worker_class": "distributed.Nanny",
             "worker_kwargs": nanny,
@@ -89,22 +91,54 @@ class Local:
 
 
 class LoggedWorker(SubprocessWorker):
-    """A worker in a process, and a session, of its own, whose words go to a file."""
+    """A worker in a process, and a session, of its own, whose words go to a file; started again when it dies.
+
+    Attributes
+    ----------
+    gave_up : bool
+        It died again and again right after its start, and is not started any more.
+    """
 
     def __init__(self, scheduler: str, environment: Mapping[str, str], log: Path | None, **options: Any) -> None:
         super().__init__(scheduler, **options)
         self._environment = environment
         self._log = log
         self._lifeline: int | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.gave_up = False
 
     async def _start(self) -> None:
+        await self._start_process()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """End it and what it started."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await super().close()
+        self._let_go()
+
+    async def _watch(self) -> None:
+        """Start it again whenever it dies; nobody else does, and its tasks would wait for ever."""
+        early = 0
+        while self.process is not None:
+            started = time.monotonic()
+            if await self.process.wait() == 0:
+                return  # it was asked to end
+            early = early + 1 if time.monotonic() - started < EARLY_SECONDS else 0
+            if early >= EARLY_DEATHS:
+                self.gave_up = True
+                return
+            self._let_go()
+            await self._start_process()
+
+    async def _start_process(self) -> None:
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
         far_end, self._lifeline = os.pipe()
         try:
             with open(self._log or os.devnull, "ab") as log:  # noqa: ASYNC230 - a local file, once a worker
                 self.process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *("-m", "mlipcluster.deploy.worker", str(far_end), self.scheduler, "--spec", spec),
+                    *python_command("mlipcluster.deploy.worker", str(far_end), self.scheduler, "--spec", spec),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -115,9 +149,7 @@ class LoggedWorker(SubprocessWorker):
         finally:
             os.close(far_end)
 
-    async def close(self) -> None:
-        """End it and what it started."""
-        await super().close()
+    def _let_go(self) -> None:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None

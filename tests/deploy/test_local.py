@@ -10,6 +10,7 @@ import pytest
 from distributed import Client
 from distributed.deploy.spec import SpecCluster
 
+from mlipcluster.deploy import local
 from mlipcluster.deploy.local import THREAD_VARIABLES, Local
 
 
@@ -71,6 +72,52 @@ def test_a_worker_that_dies_is_replaced(two):
     assert victim not in now
 
 
+def test_a_worker_whose_nanny_dies_is_replaced(two):
+    cluster, client, _ = two
+    victim = next(iter(cluster.workers.values())).process.pid
+    os.kill(victim, 9)
+    before = set(client.run(os.getpid, on_error="ignore"))
+    assert gone([victim])
+    for _ in range(300):
+        now = set(client.run(os.getpid, on_error="ignore"))
+        if len(now) == 2 and now != before:
+            break
+        time.sleep(0.1)
+    assert len(now) == 2
+    assert victim not in {worker.process.pid for worker in cluster.workers.values()}
+    assert not any(worker.gave_up for worker in cluster.workers.values())
+
+
+def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(local, "python_command", lambda *_: [sys.executable, "-c", "import no_such_module"])
+    log = tmp_path / "workers.log"
+    with Local(1, log=log).start() as cluster:
+        (worker,) = cluster.workers.values()
+        for _ in range(300):
+            if worker.gave_up:
+                break
+            time.sleep(0.1)
+        assert worker.gave_up
+    assert log.read_text().count("no_such_module") == local.EARLY_DEATHS
+
+
+def test_workers_find_what_the_driver_finds_and_nothing_else(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "random.py").write_text("raise ImportError('not the one that is meant')\n")
+    (tmp_path / "beside.py").write_text("WIDTH = 3\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ase.build import bulk\nfrom mlipcluster import MLIPCluster\n"
+        "def protocol(atoms):\n    import beside\n    atoms.info['width'] = beside.WIDTH\n    return atoms\n"
+        "run = MLIPCluster(bulk('Cu'), output_path='run', max_workers=1, progress=False)\n"
+        "print(run.distribute(protocol).outputs[0].scores['width'])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, script], cwd=tmp_path / "here", check=False, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (0, "3\n"), ended.stderr
+
+
 def test_with_tls_nobody_without_the_key_gets_in():
     with Local(1, security=True).start() as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
@@ -84,6 +131,7 @@ def test_with_tls_nobody_without_the_key_gets_in():
 
 SCRIPT = """
 import os, sys, time
+from mlipcluster.deploy import local
 from mlipcluster.deploy.local import Local
 from distributed import Client
 cluster = Local(2).start()
