@@ -28,6 +28,7 @@ from mlipcluster.reproduction.permission import check_calculator, check_factory
 from mlipcluster.reproduction.protocols import Located
 
 COPIED = ("project_name", "simulation_name", "license")  # who makes it again is another author
+FILES = (checks.WEIGHTS, checks.CODE)  # what a calculator read that belongs to no environment
 
 
 def recorded_calculators(record: Mapping[str, Any]) -> dict[str, CalculatorSpec]:
@@ -101,7 +102,8 @@ class Attempt:
         for name in self.calculators:  # a process that served others too tells of them as well
             facts, other = (record["calculators"].get(name) or {} for record in (old, here))
             found += self._check_environment(_of(name), facts.get("environment"), other.get("environment"))
-            found += checks.check_weights(_of(name), _weights(facts), _weights(other))
+            for kind in FILES:
+                found += checks.check_files_read(_of(name), _files(facts, kind), _files(other, kind), kind)
         if self.record["instance"]["seeds"] != new.record["instance"]["seeds"]:
             found.append(Difference(checks.SEEDS, "the protocols were not given the recorded seeds"))
         return found
@@ -115,7 +117,7 @@ class Attempt:
             checks.ENVIRONMENT: all([metadata["environment"], *(one.get("environment") for one in facts)]),
             checks.CODE: bool(metadata["protocols"]),
             checks.CALCULATOR: bool(self.recorded),
-            checks.WEIGHTS: any(map(_weights, facts)),
+            checks.WEIGHTS: any(_files(one, checks.WEIGHTS) for one in facts),
             checks.SEEDS: bool(self.record["instance"]["seeds"]),
         }
         return tuple(kind for kind, holds in held.items() if holds)
@@ -176,7 +178,9 @@ class Attempt:
         found = checks.check_calculator(name, self.recorded[name], spec) if name in self.recorded else []
         if spec.interpreter.exists() and not self.where.elsewhere:
             found += self._check_environment(_of(name), facts.get("environment"), measure(spec.interpreter))
-        return found + checks.check_weight_files(_of(name), _weights(facts))
+        for kind in FILES:
+            found += checks.check_files(_of(name), _files(facts, kind), kind)
+        return found
 
     def _check_environment(
         self, name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | Environment | None
@@ -240,8 +244,8 @@ def _named(calculators: Mapping[str, CalculatorSpec]) -> dict[str, Any]:
     return {"calculators": dict(calculators)} if calculators else {}
 
 
-def _weights(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return (facts.get("provenance") or {}).get("weights") or ()
+def _files(facts: Mapping[str, Any], kind: str) -> Sequence[Mapping[str, Any]]:
+    return (facts.get("provenance") or {}).get(kind) or ()
 
 
 def _of(name: str) -> str:

@@ -123,26 +123,35 @@ def check_calculator(name: str, old: CalculatorSpec, new: CalculatorSpec) -> lis
     return [Difference(CALCULATOR, f"{name or old.factory} is told otherwise than recorded", lines)] if lines else []
 
 
-def check_weight_files(name: str, weights: Iterable[Mapping[str, Any]]) -> list[Difference]:
-    """Hash the recorded files of weights that are still where they were; a file that has moved is no difference."""
+def check_files(name: str, files: Iterable[Mapping[str, Any]], kind: str = WEIGHTS) -> list[Difference]:
+    """Hash the recorded files that are still where they were; a file that has moved is no difference.
+
+    Parameters
+    ----------
+    name : str
+        Of the calculator that read them: weights or, with *kind* `CODE`, modules of its own that no environment has.
+    """
     found = []
-    for weight in weights:
-        path = Path(weight["path"])
-        if weight["sha256"] and path.is_file() and (here := sha256_file(path)) != weight["sha256"]:
-            found.append(_weights(name, path.name, weight["sha256"], f"{here} ({path})"))
+    for file in files:
+        path = Path(file["path"])
+        if file["sha256"] and path.is_file() and (here := sha256_file(path)) != file["sha256"]:
+            found.append(_file(kind, name, path.name, file["sha256"], f"{here} ({path})"))
     return found
 
 
-def check_weights(name: str, old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[Difference]:
-    """Hold the weights that were read then and now against each other: the hash decides, whatever the path."""
-    ours, theirs = ({w["sha256"]: Path(w["path"]) for w in weights if w["sha256"]} for weights in (old, new))
+def check_files_read(
+    name: str, old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]], kind: str = WEIGHTS
+) -> list[Difference]:
+    """Hold the files that were read then and now against each other: the hash decides, whatever the path."""
+    ours, theirs = ({f["sha256"]: Path(f["path"]) for f in files if f["sha256"]} for files in (old, new))
+    extra = {sha256: path for sha256, path in theirs.items() if sha256 not in ours}
     found = []
-    for sha256 in ours.keys() - theirs.keys():
-        same_name = [f"{s} ({p})" for s, p in theirs.items() if p.name == ours[sha256].name and s not in ours]
-        found.append(_weights(name, ours[sha256].name, sha256, *(same_name[:1] or ["no such file was read"])))
-    named = {path.name for path in ours.values()}
-    extra = [(s, p) for s, p in theirs.items() if s not in ours and p.name not in named]
-    found += [Difference(WEIGHTS, f"{name}: {p.name} was read here (sha256 {s}), but not then") for s, p in extra]
+    for sha256, path in ours.items():
+        if sha256 not in theirs:
+            instead = next((other for other, where in extra.items() if where.name == path.name), None)
+            here = f"{instead} ({extra.pop(instead)})" if instead else "no such file was read"
+            found.append(_file(kind, name, path.name, sha256, here))
+    found += [Difference(kind, f"{name}: {p.name} was read here (sha256 {s}), but not then") for s, p in extra.items()]
     return sorted(found, key=lambda one: one.text)
 
 
@@ -175,8 +184,8 @@ def _source(old: Mapping[str, Any], new: ProtocolSource) -> Iterator[Difference]
     yield Difference(CODE, what, tuple(lines))
 
 
-def _weights(calculator: str, name: str, recorded: str, here: str) -> Difference:
-    return Difference(WEIGHTS, f"{calculator}: {name}: sha256 {recorded} -> {here}")
+def _file(kind: str, calculator: str, name: str, recorded: str, here: str) -> Difference:
+    return Difference(kind, f"{calculator}: {name}: sha256 {recorded} -> {here}")
 
 
 def _by_file(diff: str) -> dict[str, str]:

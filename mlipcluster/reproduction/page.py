@@ -69,8 +69,9 @@ def circumstances(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for name, facts in metadata["calculators"].items():
         rows.append(("calculator", f"{name} {_environment(facts.get('environment') or {})}".strip()))
-        weights = (facts.get("provenance") or {}).get("weights") or ()
-        rows += [("weights", f"{w['path']}, {w['size']} bytes, SHA-256 {w['sha256']}") for w in weights]
+        for kind in ("code", "weights"):
+            files = (facts.get("provenance") or {}).get(kind) or ()
+            rows += [(kind, f"{file['path']}, {file['size']} bytes, SHA-256 {file['sha256']}") for file in files]
     result = metadata.get("result") or {}
     return [row for row in [*rows, ("result", f"SHA-256 {result.get('digest', '')}")] if row[1]]
 

@@ -48,24 +48,48 @@ def test_weights_are_their_bytes_not_their_path(tmp_path):
     file = tmp_path / "model.pt"
     file.write_bytes(b"weights")
     recorded = weight(file)
-    assert checks.check_weight_files("mace", [recorded]) == []
-    assert checks.check_weights("mace", [recorded], [recorded | {"path": "/elsewhere/other-name.pt"}]) == []
+    assert checks.check_files("mace", [recorded]) == []
+    assert checks.check_files_read("mace", [recorded], [recorded | {"path": "/elsewhere/other-name.pt"}]) == []
     file.write_bytes(b"Weights")
-    (before,) = checks.check_weight_files("mace", [recorded])
-    (after,) = checks.check_weights("mace", [recorded], [weight(file)])
+    (before,) = checks.check_files("mace", [recorded])
+    (after,) = checks.check_files_read("mace", [recorded], [weight(file)])
     assert before == after
     assert "mace: model.pt: sha256 " in before.text
     file.unlink()
-    assert checks.check_weight_files("mace", [recorded]) == []  # moved, perhaps: the run will tell
+    assert checks.check_files("mace", [recorded]) == []  # moved, perhaps: the run will tell
 
 
 def test_weights_that_were_read_only_once_are_told():
     one, other = {"path": "/m/a.pt", "size": 1, "sha256": "a"}, {"path": "/m/b.pt", "size": 1, "sha256": "b"}
-    assert "a.pt" in checks.check_weights("mace", [one, other], [other])[0].text
-    assert "no such file was read" in checks.check_weights("mace", [one], [])[0].text
-    assert "not then" in checks.check_weights("mace", [], [one])[0].text
+    assert "a.pt" in checks.check_files_read("mace", [one, other], [other])[0].text
+    assert "no such file was read" in checks.check_files_read("mace", [one], [])[0].text
+    assert "not then" in checks.check_files_read("mace", [], [one])[0].text
     unknown = {"path": "/m/c.pt", "size": 1, "sha256": ""}  # changed while it was read
-    assert checks.check_weights("mace", [unknown], []) == checks.check_weight_files("mace", [unknown]) == []
+    assert checks.check_files_read("mace", [unknown], []) == checks.check_files("mace", [unknown]) == []
+
+
+def test_a_calculators_own_code_is_held_against_the_record_as_code(tmp_path):
+    module = tmp_path / "mycalc.py"
+    module.write_text("SHIFT = 0.0\n")
+    recorded = weight(module)
+    module.write_text("SHIFT = 1.0\n")
+    (before,) = checks.check_files("the calculator", [recorded], checks.CODE)
+    (after,) = checks.check_files_read("the calculator", [recorded], [weight(module)], checks.CODE)
+    assert before == after
+    assert str(before).startswith("code: the calculator: mycalc.py: sha256 ")
+
+
+def test_of_files_of_one_name_each_is_told():
+    def package(*hashes):
+        return [{"path": f"/code/{sha256}/__init__.py", "size": 1, "sha256": sha256} for sha256 in hashes]
+
+    found = checks.check_files_read("toy", package("a", "b"), package("b", "c", "d"), checks.CODE)
+    assert [one.text for one in found] == [
+        "toy: __init__.py was read here (sha256 d), but not then",
+        "toy: __init__.py: sha256 a -> c (/code/c/__init__.py)",
+    ]
+    found = checks.check_files_read("toy", package("a", "b"), package("c"), checks.CODE)
+    assert [one.text.rpartition("-> ")[2] for one in found] == ["c (/code/c/__init__.py)", "no such file was read"]
 
 
 def test_another_machine_is_noted_key_by_key():

@@ -331,6 +331,28 @@ def test_one_byte_of_the_weights_is_named(weighed, client):
     assert {difference.kind for difference in audit.differences} == {"weights"}
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["in place", "elsewhere"])
+def test_an_edited_calculator_is_named_before_and_after_the_run(weighed, client, code, tmp_path, moved):
+    output, _ = weighed
+    module = code.folder / f"{code.name('toy')}.py"
+    edited = module.read_text().replace("(atoms.positions**2).sum()", "(atoms.positions**2).sum() + 1e-30")
+    assert edited != module.read_text()
+    module.write_text(edited)
+    given = {}
+    if moved:  # only what the calculator itself says in the end can tell
+        module = module.rename(tmp_path / module.name)
+        spec = CalculatorSpec.from_json(output.record["instance"]["calculators"][""])
+        given = {"instance_kwargs": {"calculator": spec.replace(paths=(str(tmp_path),))}}
+    text = refused(output.path, client, trust=True, **given)
+    assert f"code: the calculator: {module.name}: sha256 " in text
+    assert ("seen when it was run again" in text) == moved
+    audit = reproduce(output.path, client=client, trust=True, strict=False, **given)
+    assert audit.verdict == "identical"
+    assert {difference.kind for difference in audit.differences} == {"code"}
+    assert "NOT as recorded: code" in audit.headline
+    assert f"{module}, " in audit.text()
+
+
 def test_weights_that_moved_are_looked_at_again_after_the_run(weighed, client, tmp_path):
     output, weights = weighed
     spec = CalculatorSpec.from_json(output.record["instance"]["calculators"][""])
