@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from mlipcluster.errors import InputError
+from mlipcluster.reproduction.quantities import is_numeric, names, packed, take_apart
 
 IDENTICAL, WITHIN_TOLERANCE, DIFFERENT = "identical", "within tolerance", "different"
 
@@ -95,6 +96,12 @@ class Quantity:
     note: str = ""
 
 
+# What says that all is equal may look over something: an object's own ==, a tuple for a list, an int for a NumPy one.
+_PACKED = Quantity(
+    "packed result", DIFFERENT, note="each quantity is equal, but some type or object is not as the record holds it"
+)
+
+
 def tolerances(changes: Mapping[str, float | Tolerance] | None = None) -> dict[str, Tolerance]:
     """`TOLERANCES` with *changes*: a number stands for another value in the same unit; ``"other"`` is `OTHER`.
 
@@ -129,14 +136,17 @@ def compare(
         Other tolerances, see `tolerances`.
     """
     table = tolerances(changes)
-    ours, theirs = dict(_quantities(recorded)), dict(_quantities(again))
-    names = [*ours, *(name for name in theirs if name not in ours)]
-    names.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
+    ours, theirs = take_apart(recorded), take_apart(again)
+    named = names({**ours, **theirs})
     atoms = max(len(recorded), 1)
-    return tuple(_judge(n, ours.get(n, _MISSING), theirs.get(n, _MISSING), table, atoms) for n in names)
+    found = [_judge(n, ours.get(p, _MISSING), theirs.get(p, _MISSING), table, atoms) for p, n in named.items()]
+    found.sort(key=lambda quantity: MAIN.index(quantity.name) if quantity.name in MAIN else len(MAIN))
+    if overall(found) == IDENTICAL and packed(recorded) != packed(again):
+        found.append(_PACKED)
+    return tuple(found)
 
 
-def overall(quantities: tuple[Quantity, ...]) -> str:
+def overall(quantities: Sequence[Quantity]) -> str:
     """The worst of the verdicts."""
     order = (IDENTICAL, WITHIN_TOLERANCE, DIFFERENT)
     return max((quantity.verdict for quantity in quantities), key=order.index, default=IDENTICAL)
@@ -158,46 +168,10 @@ def _changed(tolerance: Tolerance, value: float) -> Tolerance:
     return Tolerance(float(value), tolerance.unit, tolerance.per_atom, tolerance.relative)
 
 
-def _quantities(atoms: Atoms) -> Iterator[tuple[str, Any]]:
-    yield from sorted((atoms.calc.results if atoms.calc is not None else {}).items())
-    for name, array in sorted(atoms.arrays.items()):
-        plain = name in {"positions", "numbers", "momenta", "tags"} or name.startswith("initial_")
-        yield (name if plain else f"arrays.{name}"), array
-    yield "cell", atoms.cell.array
-    yield "pbc", atoms.pbc
-    if atoms.get_celldisp().any():
-        yield "celldisp", atoms.get_celldisp()
-    if atoms.constraints:
-        yield from _leaves("constraints", [c.todict() for c in atoms.constraints])
-    for key, value in sorted(atoms.info.items(), key=lambda item: str(item[0])):
-        if key != "mlipcluster":
-            yield from _leaves(f"info.{key}", value)
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Take dicts, and lists that are no array, apart."""
-    if isinstance(value, Mapping) and value:
-        for key, item in sorted(value.items(), key=lambda pair: str(pair[0])):
-            yield from _leaves(f"{name}.{key}", item)
-    elif isinstance(value, (list, tuple)) and not _is_numeric(value):
-        yield f"{name}.length", len(value)
-        for index, item in enumerate(value):
-            yield from _leaves(f"{name}.{index}", item)
-    else:
-        yield name, value
-
-
-def _is_numeric(value: Any) -> bool:
-    try:
-        return bool(np.asarray(value).dtype.kind in "biufc")
-    except (ValueError, TypeError):  # a ragged list, or an object that refuses to become an array
-        return False
-
-
 def _judge(name: str, recorded: Any, again: Any, table: Mapping[str, Tolerance], atoms: int) -> Quantity:
     if recorded is _MISSING or again is _MISSING:
         return Quantity(name, DIFFERENT, note="not in the record" if recorded is _MISSING else "only in the record")
-    if not (_is_numeric(recorded) and _is_numeric(again)):
+    if not (is_numeric(recorded) and is_numeric(again)):
         same = type(recorded) is type(again) and _equal(recorded, again)
         note = "" if same else f"{_short(again)}, recorded {_short(recorded)}"
         return Quantity(name, IDENTICAL if same else DIFFERENT, note=note)

@@ -23,6 +23,7 @@ from mlipcluster.reproduction.comparison import (
     tolerances,
     ulps_between,
 )
+from mlipcluster.reproduction.quantities import packed
 
 
 def copper(**info) -> Atoms:
@@ -103,6 +104,77 @@ def test_info_is_taken_apart():
     assert names == {"info.fit.points", "info.tag", "info.steps", "info.names.1"}
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"x": {"y": 1.0}, "x.y": 3.0}, {"x": {"y": 2.0}, "x.y": 3.0}),
+        ({"x": {1: "a", "1": "b"}}, {"x": {1: "c", "1": "b"}}),
+        ({"x": {"y": 1.0}}, {"x.y": 1.0}),
+        ({"x": ["a"]}, {"x": {"length": 1, "0": "a"}}),
+        ({"x": [2**53 + 1, 0.5]}, {"x": [2**53, 0.5]}),
+        ({"x": [2**63 + 1, -1]}, {"x": [2**63, -1]}),
+        ({"x": [True, 2]}, {"x": [1, 2]}),
+    ],
+)
+def test_what_has_one_name_or_one_float_is_not_the_same(one, other):
+    assert overall(compare(copper(**one), copper(**other))) == DIFFERENT
+    assert overall(compare(copper(**one), copper(**one))) == IDENTICAL
+
+
+def test_results_named_as_something_else_are_compared_too():
+    def odd(value):
+        atoms = copper(z=0)
+        atoms.set_tags([1, 2, 3, 4])
+        atoms.calc.results |= {"cell": np.eye(3) * value, "tags": np.array([value]), "info.z": value}
+        return atoms
+
+    found = by_name(odd(1.0), odd(2.0))
+    assert [found[name].verdict for name in ("cell", "tags", "info.z#2")] == [IDENTICAL, IDENTICAL, DIFFERENT]
+    assert [found[name].verdict for name in ("cell#2", "tags#2")] == [DIFFERENT, DIFFERENT]
+    assert overall(compare(odd(1.0), odd(1.0))) == IDENTICAL
+
+
+def test_results_are_taken_apart_as_info_is():
+    def described(last):
+        atoms = copper()
+        lists = [np.arange(2.0), np.array([0.0, 1.0, last])]
+        atoms.calc.results |= {"desc": {"a": np.arange(3.0)}, "lists": lists}
+        return atoms
+
+    assert overall(compare(described(2.0), described(2.0))) == IDENTICAL
+    found = by_name(described(2.0), described(3.0))
+    assert {name for name, quantity in found.items() if quantity.verdict == DIFFERENT} == {"lists.1"}
+    assert found["desc.a"].ulps == 0
+
+
+class Agreeable:
+    """An object that says it equals any other."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(Agreeable(1), Agreeable(2)), ((1.0, 2.0), [1.0, 2.0]), (np.array(["a"]), np.array(["a"], "U5"))]
+)
+def test_what_only_seems_equal_is_not_identical(one, other):
+    assert overall(compare(copper(x=one), copper(x=one))) == IDENTICAL
+    quantities = compare(copper(x=one), copper(x=other))
+    assert overall(quantities) == DIFFERENT
+    assert [quantity.name for quantity in quantities if quantity.verdict == DIFFERENT] == ["packed result"]
+
+
+def test_the_order_of_an_array_in_memory_does_not_count():
+    other = copper()
+    other.calc.results["forces"] = np.asfortranarray(other.calc.results["forces"])
+    assert overall(compare(copper(), other)) == IDENTICAL
+
+
 def test_another_type_is_not_identical():
     found = by_name(copper(x=1.0), copper(x=np.float32(1.0)))["info.x"]
     assert found.verdict == WITHIN_TOLERANCE
@@ -158,3 +230,21 @@ def test_verdicts_are_symmetric_and_identical_means_the_same_bytes(one, other):
     there, back = by_name(first, second)["info.x"], by_name(second, first)["info.x"]
     assert (there.verdict == IDENTICAL) == (back.verdict == IDENTICAL)
     assert (there.verdict == IDENTICAL) == (np.array(one).tobytes() == np.array(other).tobytes())
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["a", "x.y", "1", "length"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.sampled_from(["a", "x.y", "1", "length", 1, 0]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(VALUES, VALUES)
+def test_identical_means_the_same_record_whatever_is_in_info(one, other):
+    first, second = copper(x=one), copper(x=other)
+    assert overall(compare(first, copper(x=one))) == IDENTICAL
+    assert (overall(compare(first, second)) == IDENTICAL) == (packed(first) == packed(second))
