@@ -96,16 +96,10 @@ def read_output(path: str | os.PathLike[str], *, checks: bool = True, trust: boo
         The file is not readable, was changed (the message says where), or needs *trust*.
     """
     contents = take_apart(path)
-    if checks:
-        found = contents.record_problems() + contents.text_problems() + schema_problems(contents.record)
-        if found:
-            raise RecordError(
-                f"{path}: {'; '.join(found)}. Restore the file, or read it anyway with read_output(…, checks=False)"
-            )
-    record = contents.record
-    if checks and record["schema"] != SCHEMA:
-        record = dict(migrate(record))
-    return Output(_name(record, path), _atoms(contents, record, trust), _scores(record), record, Path(path))
+    try:
+        return _output(contents, Path(path), checks, trust)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
 
 
 def problems(path: str | os.PathLike[str]) -> list[str]:
@@ -120,10 +114,21 @@ def problems(path: str | os.PathLike[str]) -> list[str]:
         return [str(error)]
 
 
-def _name(record: Mapping[str, Any], path: str | os.PathLike[str]) -> str:
+def _output(contents: Contents, path: Path, checks: bool, trust: bool) -> Output:
+    if checks:
+        found = contents.record_problems() + contents.text_problems() + schema_problems(contents.record)
+        if found:
+            raise RecordError(f"{'; '.join(found)}. Restore the file, or read it anyway with read_output(…, checks=False)")
+    record = contents.record
+    if checks and record["schema"] != SCHEMA:
+        record = dict(migrate(record))
+    return Output(_name(record, path), _atoms(contents, record, trust), _scores(record), record, path)
+
+
+def _name(record: Mapping[str, Any], path: Path) -> str:
     metadata = record.get("metadata")
     name = metadata.get("output_name") if isinstance(metadata, dict) else None
-    return str(name or Path(path).name.split(".")[0])
+    return str(name or path.name.split(".")[0])
 
 
 def _scores(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,8 +141,16 @@ def _atoms(contents: Contents, record: Mapping[str, Any], trust: bool) -> Atoms:
     try:
         packed = record["metadata"]["result"]["atoms"]
     except (KeyError, TypeError):
-        return contents.seen()
+        return _seen(contents)
     atoms = decode(packed, trust=trust)
     if not isinstance(atoms, Atoms):
         raise RecordError("metadata.result.atoms of the record is no structure; restore the file from a copy")
     return atoms
+
+
+def _seen(contents: Contents) -> Atoms:
+    try:
+        return contents.seen()
+    except Exception as error:
+        text = f"structure text is not readable: {type(error).__name__}: {error}; restore the file from a copy"
+        raise RecordError(text) from error

@@ -234,6 +234,8 @@ def _load(entry: Entry, root: Path, trust: bool) -> Output:
             f"output {entry.get('name')!r} was not saved: it has no file and no structure in the ledger; run again with"
             " output_types=('extxyz',)"
         ) from None
+    except RecordError as error:
+        raise RecordError(f"output {entry.get('name')!r} in the ledger of {root}: {error}") from error
     return Output(str(entry.get("name")), atoms, entry.get("scores") or {}, record, None)
 
 

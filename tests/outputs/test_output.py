@@ -192,6 +192,25 @@ def test_a_changed_entry_of_the_record_is_named(tmp_path, atoms, make, form, old
         read_output(path)
 
 
+def test_every_error_of_a_file_has_its_name(tmp_path, atoms, make):
+    atoms.info["odd"] = Odd()
+    path = write_output(tmp_path, atoms, make(atoms))
+    with pytest.raises(RecordError, match=r"Cu4-0123\.extxyz: .*trust=True"):
+        read_output(path)
+    rewrite(path, lambda text: text.replace(r'\"instance\":', r'\"instance\"', 1))
+    for checks in (True, False):
+        with pytest.raises(RecordError, match=r"Cu4-0123\.extxyz: the record is not readable.*restore the file"):
+            read_output(path, checks=checks)
+
+
+def test_a_structure_that_ase_cannot_read_is_told_of_its_file(tmp_path, atoms, make):
+    record = make(atoms)
+    record["metadata"]["result"] = None
+    path = rewrite(write_output(tmp_path, atoms, record), lambda text: text.replace("\nCu ", "\nXx ", 1))
+    with pytest.raises(RecordError, match=r"Cu4-0123\.extxyz: structure text is not readable: KeyError"):
+        read_output(path, checks=False)
+
+
 def test_a_text_and_record_changed_together_do_not_match_the_result(tmp_path, atoms, make):
     """Somebody moves an atom and makes all digests right again."""
     moved = atoms.copy()

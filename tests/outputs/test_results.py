@@ -69,6 +69,15 @@ def test_outputs_are_read_lazily_in_a_fixed_order(run, atoms):
         list(results)
 
 
+def test_a_damaged_output_is_named_and_the_others_can_be_read(run):
+    results = Results.open(run)
+    path = results.outputs[1].path
+    path.write_text(path.read_text().replace('\\"instance\\":', '\\"instance\\"', 1))
+    with pytest.raises(RecordError, match=r"Cu4-2\.extxyz: the record is not readable"):
+        list(results)
+    assert [results.outputs[number].name for number in (0, 2)] == ["Cu4-1", "Cu4-10"]
+
+
 def test_a_ledger_or_its_folder_may_be_opened(run):
     assert len(Results.open(run / "ledger.jsonl")) == len(Results.open(run)) == 3
 
@@ -108,6 +117,9 @@ def test_an_output_that_stands_in_the_ledger_alone_is_read_from_there(run, atoms
     (output,) = Results([entry], run)
     assert output.path is None
     np.testing.assert_array_equal(output.atoms.positions, atoms.positions)
+    record["metadata"]["result"]["atoms"] = {"__atoms__": {}}
+    with pytest.raises(RecordError, match="output 'n' in the ledger of .*run: a packed value is damaged"):
+        list(Results([entry], run))
     with pytest.raises(InputError, match="was not saved"):
         list(Results([{**entry, "record": {"metadata": {}}}], run))
 
