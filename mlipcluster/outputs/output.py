@@ -118,7 +118,9 @@ def _output(contents: Contents, path: Path, checks: bool, trust: bool) -> Output
     if checks:
         found = contents.record_problems() + contents.text_problems() + schema_problems(contents.record)
         if found:
-            raise RecordError(f"{'; '.join(found)}. Restore the file, or read it anyway with read_output(…, checks=False)")
+            raise RecordError(
+                f"{'; '.join(found)}. Restore the file, or read it anyway with read_output(…, checks=False)"
+            )
     record = contents.record
     if checks and record["schema"] != SCHEMA:
         record = dict(migrate(record))

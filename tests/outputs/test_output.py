@@ -197,7 +197,7 @@ def test_every_error_of_a_file_has_its_name(tmp_path, atoms, make):
     path = write_output(tmp_path, atoms, make(atoms))
     with pytest.raises(RecordError, match=r"Cu4-0123\.extxyz: .*trust=True"):
         read_output(path)
-    rewrite(path, lambda text: text.replace(r'\"instance\":', r'\"instance\"', 1))
+    rewrite(path, lambda text: text.replace(r"\"instance\":", r"\"instance\"", 1))
     for checks in (True, False):
         with pytest.raises(RecordError, match=r"Cu4-0123\.extxyz: the record is not readable.*restore the file"):
             read_output(path, checks=checks)

@@ -118,7 +118,7 @@ def test_an_output_that_stands_in_the_ledger_alone_is_read_from_there(run, atoms
     assert output.path is None
     np.testing.assert_array_equal(output.atoms.positions, atoms.positions)
     record["metadata"]["result"]["atoms"] = {"__atoms__": {}}
-    with pytest.raises(RecordError, match="output 'n' in the ledger of .*run: a packed value is damaged"):
+    with pytest.raises(RecordError, match=r"output 'n' in the ledger of .*run: a packed value is damaged"):
         list(Results([entry], run))
     with pytest.raises(InputError, match="was not saved"):
         list(Results([{**entry, "record": {"metadata": {}}}], run))
