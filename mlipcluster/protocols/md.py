@@ -116,8 +116,11 @@ def md(
             **bath,
         )
     samples = _Samples(atoms, dynamics, ensemble)
-    dynamics.attach(samples.take, interval=max(1, steps // SAMPLES))
+    interval = max(1, steps // SAMPLES)
+    dynamics.attach(samples.take, interval=interval)
     dynamics.run(steps)
+    if dynamics.nsteps % interval:
+        samples.take()  # the last sample is of the structure that is returned
     atoms.info.update(samples.scores())
     return atoms
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
@@ -84,6 +84,27 @@ def test_nve_conserves_energy_and_the_centre_of_mass(cu):
     assert done.info["time"] == pytest.approx(600)
     assert done.get_center_of_mass() == pytest.approx(center, abs=1e-9)
     assert np.abs(done.positions - start.positions).max() > 0.01
+
+
+@pytest.mark.parametrize("steps", [2003, 2004])
+def test_time_is_that_of_the_structure_whatever_the_sampling(steps):
+    atoms = Atoms("Cu", positions=[[0.1, 0, 0]])
+    done = md(atoms, Wells(np.zeros((1, 3))), rng(), ensemble="nve", steps=steps, timestep=0.5)
+    assert done.info["time"] == pytest.approx(steps / 2)
+
+
+def test_a_last_step_between_two_samples_is_looked_at_too():
+    class Late(Wells):
+        calls = 0
+
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            type(self).calls += 1
+            if self.calls > 2003:
+                self.results["energy"] = np.nan
+
+    with pytest.raises(FloatingPointError, match="at step 2003"):
+        md(Atoms("Cu", positions=[[0.1, 0, 0]]), Late(np.zeros((1, 3))), rng(), ensemble="nve", steps=2003)
 
 
 def test_nve_error_falls_with_the_square_of_the_time_step():
