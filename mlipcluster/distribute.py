@@ -122,17 +122,26 @@ class Distribution:
             With ``ignore_errors=False``: the first failure, as it was raised, after what is done was saved.
         """
         tasks = iter(self._work.source)
-        while True:
-            while self._schedule.hungry:  # a chunk at a time, so that workers start on the first while more is read
-                self._fill(tasks)
+        try:
+            while True:
+                while self._schedule.hungry:  # a chunk at a time, so that workers start on the first while more is read
+                    self._fill(tasks)
+                    self._submit()
                 self._submit()
-            self._submit()
-            yield from self._take_earlier()
-            if self._schedule.idle and self._schedule.exhausted:
-                break
-            yield from self._receive()
-            self._show()
+                yield from self._take_earlier()
+                if self._schedule.idle and self._schedule.exhausted:
+                    break
+                yield from self._receive(WAIT_SECONDS)
+                self._show()
+        except Exception:
+            self._save_what_came_back()
+            raise
         self._show()
+
+    def _save_what_came_back(self) -> None:
+        with contextlib.suppress(Exception):  # the error that ends the run is the one to tell
+            for _ in self._receive(0.0):
+                pass
 
     def _take_earlier(self) -> list[Earlier]:
         earlier, self._earlier = self._earlier, []
@@ -229,22 +238,22 @@ class Distribution:
             self._dashboard_shown = True
             self._progress.say(f"Dask dashboard: {self._workers.dashboard_link}")
 
-    def _receive(self) -> Iterator[Saved]:
+    def _receive(self, timeout: float) -> Iterator[Saved | Earlier]:
         for client, slots in enumerate(self._workers.slots_if_due() or ()):
             self._schedule.set_slots(client, slots)
-        for returned in self._workers.wait(WAIT_SECONDS):
+        for returned in self._workers.wait(timeout):
             chunk = self._chunks.pop(returned.number)
             if returned.result is None:
                 self._lose(chunk)
             else:
                 yield from self._finish(chunk, returned.result)
 
-    def _finish(self, chunk: Chunk[tuple[Live, int]], answer: ChunkResult) -> Iterator[Saved]:
+    def _finish(self, chunk: Chunk[tuple[Live, int]], answer: ChunkResult) -> Iterator[Saved | Earlier]:
         """Save what a chunk brought, with one append to the ledger; then give it."""
         results = [transit.unpack(packed) for packed in answer.results]
         self._schedule.finished(chunk.number, sum(result.seconds for result in results))
         first: Failure | None = None
-        outputs: list[Saved] = []
+        outputs: list[Saved | Earlier] = []
         with self._book.together():
             for packed in answer.introductions:
                 self._book.meet(transit.unpack(packed))
@@ -259,7 +268,7 @@ class Distribution:
         if first is not None:
             raise exception_of(first)
 
-    def _succeed(self, live: Live, result: CallResult) -> list[Saved]:
+    def _succeed(self, live: Live, result: CallResult) -> list[Saved | Earlier]:
         self._tally.done += 1
         step = live.call.task.step
         if step == len(self._work.protocols) - 1 or not result.products:

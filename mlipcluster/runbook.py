@@ -20,7 +20,7 @@ from mlipcluster.errors import MLIPClusterError, RunFolderError
 from mlipcluster.facts import remember_late
 from mlipcluster.files import RunFolder, remove_parts, write_atomic
 from mlipcluster.options import Saving
-from mlipcluster.outputs.entries import PASSED_ON, missing_files, newest_by_slot, orphans
+from mlipcluster.outputs.entries import PASSED_ON, Entry, files_of, missing_files, newest_by_slot, orphans
 from mlipcluster.outputs.failure import write_failure
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output, read_output
@@ -80,12 +80,16 @@ class Saved:
 
 @dataclass
 class _Known:
-    """A call in the ledger: its identity, and the files of those of its outputs that have a line."""
+    """A call in the ledger: its identity, and the files of those of its outputs that are whole.
+
+    Unless it is final, its outputs went to the next protocol: those are in the other file.
+    """
 
     parts: Parts
     status: str
     count: int
-    have: dict[int, str | None] = field(default_factory=dict)
+    final: bool
+    have: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class RunBook:
@@ -152,7 +156,7 @@ class RunBook:
         """
         now = _summary(told)
         before = self._told()
-        if before is None:
+        if before is None or not self._holds_calls():
             write_atomic(self.folder.run_file, json.dumps(now, indent=1) + "\n")
         else:
             self._compare(before, now)
@@ -166,17 +170,18 @@ class RunBook:
         """What is known of a call as it would be made now; None if it has to be made."""
         self.slots.add(live.slot)
         known = self._known.get(live.slot)
-        if known is not None:
+        if known is not None and known.final:
             changed = live.parts.first_difference(known.parts, self.saving.accept_changes)
             if changed:
                 self.again[self._reason(changed, live, known.parts)] += 1
             elif known.status == "failed" and self.retry_failed:
                 self.again["it failed before"] += 1
             elif known.status in ("failed", "empty") or len(known.have) >= known.count:
-                files = (file for _, file in sorted(known.have.items()) if file)
-                return Found(known.status, outputs=tuple(Earlier(self.folder.root / file) for file in files))
+                return Found(known.status, outputs=self._earlier(known.have))
+            else:
+                self.again["files of its outputs are not there"] += 1
             return None
-        return self._find_children(live)
+        return self._find_children(live, known)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -185,14 +190,15 @@ class RunBook:
             yield
         finally:
             lines, self._lines = self._lines, ([], [])
-            self._intermediate.append(lines[1])
+            # Whoever dies in between has the call made again; the other way round, the ledger would lack its lines.
             self._ledger.append(lines[0])
+            self._intermediate.append(lines[1])
 
-    def save_outputs(self, live: Live, result: CallResult, only: int | None = None) -> list[Saved]:
-        """Write a call's final outputs (or *only* one of them), or that it gave none; give those without a line yet."""
+    def save_outputs(self, live: Live, result: CallResult, only: int | None = None) -> list[Saved | Earlier]:
+        """Write a call's final outputs (or *only* one of them), or that it gave none; those that are there stay."""
         return self._save(live, result, final=True, only=only)
 
-    def save_children(self, live: Live, result: CallResult) -> list[Saved]:
+    def save_children(self, live: Live, result: CallResult) -> None:
         """Keep a call's outputs for the protocol that works on them next."""
         self._lines[1].append(self._child_entry(live, result))
         if (live.slot in self._known or live.slot in self._children) and not self.saving.save_all:
@@ -200,7 +206,8 @@ class RunBook:
             entry = self._entry(live, result, PASSED_ON, output_name(live, "", 0, 1), final=False)
             entry["passed_on"] = [product.index for product in result.products]
             self._lines[0].append(entry)
-        return self._save(live, result, final=False) if self.saving.save_all else []
+        if self.saving.save_all:
+            self._save(live, result, final=False)
 
     def save_failure(self, live: Live, result: CallResult, attempts: int) -> None:
         """Write a failure: its file, then its line."""
@@ -231,37 +238,44 @@ class RunBook:
         for packed in [introduction.environment, *(c["environment"] for c in introduction.calculators.values())]:
             self._keep_environment(Environment.from_json(packed))
 
-    def _save(self, live: Live, result: CallResult, *, final: bool, only: int | None = None) -> list[Saved]:
+    def _save(self, live: Live, result: CallResult, *, final: bool, only: int | None = None) -> list[Saved | Earlier]:
         known = self._known.get(live.slot)
         have = known.have if known and known.parts == live.parts else {}
         count = len(result.products)
-        outputs, entries = [], []
+        outputs: list[Saved | Earlier] = []
+        entries = []
         for product in result.products:
             index = product.index
             if index in have or only not in (None, index):
+                outputs += self._earlier({index: have.get(index, ())})
                 continue
             name = output_name(live, product.formula, index, count)
             record: dict[str, Any] = {}
             if self._renderers or self.saving.simulation_records_in_scorefile:
                 record = self.recorder.record(live, result, product, (name, (*live.call.task.lineage, index)))
-            path = self._write(product, record)
+            paths = self._write(product, record)
             entry = self._entry(live, result, "output", name, output=[index, count], final=final)
-            if path is not None:
-                entry["file"] = path.relative_to(self.folder.root).as_posix()
-                entry["bytes"] = path.stat().st_size
+            if paths:
+                sizes = {path.relative_to(self.folder.root).as_posix(): path.stat().st_size for path in paths}
+                (entry["file"], entry["bytes"]), *more = sizes.items()
+                if more:
+                    entry["more_files"] = dict(more)
             entry["scores"] = product.scores
             entry["result_digest"] = product.digest
             if self.saving.simulation_records_in_scorefile:
                 entry["record"] = seal(record)
             entries.append(entry)
-            outputs.append(Saved(name, product.packed, product.scores, record, path))
+            outputs.append(Saved(name, product.packed, product.scores, record, paths[0] if paths else None))
         if not count and final:
             entries.append(self._entry(live, result, "empty", output_name(live, formula_of(live), 0, 1)))
         self._lines[0].extend(entries)
         return outputs
 
-    def _write(self, product: Product, record: dict[str, Any]) -> Path | None:
-        path = None
+    def _earlier(self, have: Mapping[int, tuple[str, ...]]) -> tuple[Earlier, ...]:
+        return tuple(Earlier(self.folder.root / files[0]) for _, files in sorted(have.items()) if files)
+
+    def _write(self, product: Product, record: dict[str, Any]) -> list[Path]:
+        paths = []
         stray = self._strays.get(record["metadata"]["output_name"]) if self._renderers else None
         folder = self.folder.output_folder(self._count) if stray is None else stray.parent
         constants, self.recorder.constants = self.recorder.constants, []
@@ -269,10 +283,9 @@ class RunBook:
             for constant in constants:
                 renderer.constant(constant)
             frame = product.frames[renderer.format.suffix]
-            written = renderer.write(folder, frame, record)
-            path = path or written
+            paths.append(renderer.write(folder, frame, record))
         self._count += 1
-        return path
+        return paths
 
     def _entry(
         self, live: Live, result: CallResult, status: str, name: str, *, output: Any = None, final: bool = True
@@ -313,7 +326,7 @@ class RunBook:
             "products": [[product.index, product.packed] for product in result.products],
         }
 
-    def _find_children(self, live: Live) -> Found | None:
+    def _find_children(self, live: Live, known: _Known | None) -> Found | None:
         position = self._children.get(live.slot)
         if position is None:
             return None
@@ -323,27 +336,30 @@ class RunBook:
         if changed:
             self.again[self._reason(changed, live, parts)] += 1
             return None
+        saved = known.have.keys() if known is not None and known.parts == parts else ()
+        if self.saving.save_all and any(index not in saved for index, _ in entry["products"]):
+            self.again["files of its outputs are not there"] += 1
+            return None
         try:
             return Found("children", _result_from(entry))
         except MLIPClusterError:  # it holds pickles, which are never loaded from files: the call is made once more
             return None
 
     def _read(self) -> None:
-        calls = newest_by_slot(self._ledger.entries(), names=("parts", "final", "file", "bytes"))
+        names = ("parts", "final", "file", "bytes", "more_files")
+        calls = newest_by_slot(self._ledger.entries(), names=names)
         lines = [entry for entries in calls.values() for entry in entries]
         remove_parts(self.folder.root)
-        gone = {entry["file"] for entry in missing_files(lines, self.folder.root, sizes=True)}
-        whole = (entry for entry in lines if entry["file"] not in gone)
+        gone = {id(entry) for entry in missing_files(lines, self.folder.root, sizes=True)}
+        whole = {id(entry): entry for entry in lines if id(entry) not in gone and self._has_all_formats(entry)}
         # The others are written again in the same place: those that were cut, and those of a driver that died before
         # it wrote their line.
-        self._strays = orphans(whole, self.folder.root, self.folder.outputs.name)
+        self._strays = orphans(whole.values(), self.folder.root, self.folder.outputs.name)
         for slot, entries in calls.items():
             first = entries[0]
-            if not first["final"]:
-                continue  # passed on to the next protocol: that is in the other file
             output = first.get("output") or (0, 0)
-            have = {e["output"][0]: e["file"] for e in entries if e.get("output") and e["file"] not in gone}
-            self._known[slot] = _Known(Parts.from_json(first["parts"]), first["status"], output[1], have)
+            have = {e["output"][0]: tuple(files_of(e)) for e in entries if e.get("output") and id(e) in whole}
+            self._known[slot] = _Known(Parts.from_json(first["parts"]), first["status"], output[1], first["final"], have)
             self._count += len(have)
         for position, entry in self._intermediate.positions():
             if entry["status"] == "children":
@@ -351,6 +367,17 @@ class RunBook:
             elif entry["status"] == "introduction":
                 known = {k: entry[k] for k in ("name", "machine", "environment", "calculators")}
                 self.recorder.meet(Introduction(**known))
+
+    def _has_all_formats(self, entry: Entry) -> bool:
+        """Whether an output has a file of each wanted format, compressed or not."""
+        names = [name.rpartition("/")[2].partition(".")[2].partition(".")[0] for name in files_of(entry)]
+        return all(renderer.format.suffix in names for renderer in self._renderers)
+
+    def _holds_calls(self) -> bool:
+        """Whether anything came of the run that the folder holds; otherwise another may have it."""
+        return any(True for _ in self._ledger.entries()) or any(
+            entry["status"] == "children" for _, entry in self._intermediate.positions()
+        )
 
     def _told(self) -> dict[str, Any] | None:
         try:

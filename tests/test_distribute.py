@@ -295,3 +295,21 @@ def test_a_dask_worker_that_dies_costs_nothing(script):
     assert "{'output': 8, 'failed': 0, 'empty': 0}" in said
     assert it.lines() == 8
     assert it.left_behind() == []
+
+
+def test_what_came_back_is_saved_when_the_tasks_break_off(tmp_path):
+    script = Script(
+        tmp_path,
+        """
+        def breaking():
+            yield from tasks(6)
+            time.sleep(5)  # the first are finished meanwhile, and nobody has taken them
+            raise OSError("the disk with the structures is gone")
+
+        MLIPCluster(breaking, "emt", output_path="run", max_workers=1, progress=False, seed=1).distribute(slow)
+        """,
+    )
+    status, text = script.run()
+    assert status == 1
+    assert "OSError: the disk with the structures is gone" in text
+    assert script.lines() == 6

@@ -13,7 +13,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mlipcluster.calls import Call, TaskInfo
+from mlipcluster.calls import Call, Failure, TaskInfo
 from mlipcluster.distribute import job_for
 from mlipcluster.errors import RunFolderError
 from mlipcluster.execute import Executor
@@ -261,6 +261,130 @@ def test_environments_are_kept_by_digest(folder):
     kept = it.folder.environments / line
     assert (kept / "environment.json").exists()
     assert any("numpy" in path.read_text() for path in kept.iterdir() if path.suffix in (".txt", ".lock"))
+
+
+def dies_between_the_appends(monkeypatch, book, save):
+    """Whoever appends to the second of the two files is killed before that."""
+    appended = []
+
+    def append(self, entries):
+        if entries and appended not in ([], [self.path]):
+            raise InterruptedError
+        if entries:
+            appended.append(self.path)
+        return plainly(self, entries)
+
+    plainly = Ledger.append
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "append", append)
+        with pytest.raises(InterruptedError), book.together():
+            save()
+
+
+def test_no_line_of_an_output_on_the_way_is_lost_between_the_appends(folder, monkeypatch):
+    it = folder(children, portable_only, save_all=True)
+    with it.open() as book:
+        live = it.live(CU)
+        result = it.make(book, live)
+        dies_between_the_appends(monkeypatch, book, lambda: book.save_children(live, result))
+    with it.open() as book:
+        assert book.find(live) is None
+        with book.together():
+            book.save_children(live, it.make(book, live))
+    assert sorted(line["output"] for line in it.lines()) == [[0, 3], [1, 3], [2, 3]]
+    assert len(list(it.folder.outputs.rglob("*.extxyz"))) == 3
+    with it.open() as book:
+        assert book.find(it.live(CU)).status == "children"
+
+
+def test_success_after_failure_is_not_lost_between_the_appends(folder, monkeypatch):
+    it = folder(children, portable_only, retry_failed=True)
+    with it.open() as book:
+        live = it.live(CU)
+        result = it.make(book, live)
+        failed = replace(result, products=(), failure=Failure("ValueError", "no good", "", None))
+        with book.together():
+            book.save_failure(live, failed, attempts=1)
+    with it.open() as book:
+        assert book.find(live) is None
+        dies_between_the_appends(monkeypatch, book, lambda: book.save_children(live, result))
+    with folder(children, portable_only).open() as book:
+        found = book.find(it.live(CU))
+        assert found is None or found.status == "children"
+
+
+def test_outputs_on_the_way_are_saved_when_that_is_asked_for_later(folder):
+    it = folder(children, portable_only)
+    with it.open() as book:
+        live = it.live(CU)
+        with book.together():
+            book.save_children(live, it.make(book, live))
+    saving = folder(children, portable_only, save_all=True)
+    with saving.open() as book:
+        assert book.find(saving.live(CU)) is None
+        assert list(book.again) == ["files of its outputs are not there"]
+
+
+def test_outputs_that_are_there_are_given_beside_those_made_again(folder):
+    it = folder(children)
+    with it.open() as book:
+        live = it.live(CU)
+        with book.together():
+            gone = book.save_outputs(live, it.make(book, live))[1]
+    gone.path.unlink()
+    with it.open() as book:
+        assert book.find(live) is None
+        with book.together():
+            given = book.save_outputs(live, it.make(book, live))
+        assert [one.output().atoms.info["count"] for one in given] == [0, 1, 2]
+    assert len(it.lines()) == 4
+
+
+def test_every_format_has_to_be_there(folder):
+    it = folder(children, output_types=("extxyz", "json"))
+    with it.open() as book:
+        live = it.live(CU)
+        with book.together():
+            book.save_outputs(live, it.make(book, live))
+    (one, _, _) = sorted(it.folder.outputs.rglob("*.json"))
+    one.unlink()
+    with it.open() as book:
+        assert book.find(live) is None
+        with book.together():
+            book.save_outputs(live, it.make(book, live))
+    assert one.is_file()
+    with it.open() as book:
+        assert book.find(live).status == "output"
+    assert len(list(it.folder.outputs.rglob("*.*"))) == 6
+
+
+@pytest.mark.parametrize("before", [(), ("json",)])
+def test_a_format_that_is_asked_for_later_is_written(folder, before):
+    it = folder(children, output_types=before)
+    with it.open() as book:
+        live = it.live(CU)
+        with book.together():
+            book.save_outputs(live, it.make(book, live))
+    later = folder(children, compression="gz")
+    with later.open() as book:
+        assert book.find(live) is None
+        with book.together():
+            later_saved = book.save_outputs(live, later.make(book, live))
+    assert all(saved.path.name.endswith(".extxyz.gz") for saved in later_saved)
+    with folder(children).open() as book:  # compressed or not
+        assert book.find(live).status == "output"
+
+
+def test_a_run_that_came_to_nothing_makes_room(folder):
+    with folder(nothing).open():
+        pass
+    it = folder(children)
+    with it.open() as book:
+        live = it.live(CU)
+        with book.together():
+            book.save_outputs(live, it.make(book, live))
+    with pytest.raises(RunFolderError, match="holds another run"), folder(nothing).open():
+        pass
 
 
 def test_no_warnings_on_the_way(folder):

@@ -131,8 +131,15 @@ def newest(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(kept, key=_order)
 
 
+def files_of(entry: Entry) -> dict[str, int | None]:
+    """An output's files in all its formats, the first one first, and their sizes where the entry tells them."""
+    if not entry.get("file"):
+        return {}
+    return {entry["file"]: entry.get("bytes"), **(entry.get("more_files") or {})}
+
+
 def missing_files(entries: Iterable[Entry], root: Path, *, sizes: bool = False) -> list[Entry]:
-    """The entries whose output file is not there: their calls have to be done again.
+    """The entries of which an output file is not there: their calls have to be done again.
 
     Folders are listed once each, so a million files cost a thousand listings.
 
@@ -149,14 +156,14 @@ def missing_files(entries: Iterable[Entry], root: Path, *, sizes: bool = False) 
     folders: dict[str, dict[str, int | None]] = {}
     missing = []
     for entry in entries:
-        if not (name := entry.get("file")):
-            continue
-        folder, _, file = name.rpartition("/")
-        if folder not in folders:
-            folders[folder] = _listing(root / folder, sizes=sizes)
-        present = folders[folder]
-        if file not in present or (sizes and entry.get("bytes", present[file]) != present[file]):
-            missing.append(entry)
+        for name, size in files_of(entry).items():
+            folder, _, file = name.rpartition("/")
+            if folder not in folders:
+                folders[folder] = _listing(root / folder, sizes=sizes)
+            present = folders[folder]
+            if file not in present or (sizes and size not in (None, present[file])):
+                missing.append(entry)
+                break
     return missing
 
 
@@ -165,7 +172,7 @@ def orphans(entries: Iterable[Entry], root: Path, folder: str = "outputs") -> di
 
     The call is done again under the same name; writing its output over the orphan leaves no file without a line.
     """
-    known = {entry.get("file") for entry in entries}
+    known = {name for entry in entries for name in files_of(entry)}
     return {
         re.sub(r"\.(extxyz|json)(\.(gz|bz2|xz))?$", "", path.name): path
         for path in _files(root / folder)
