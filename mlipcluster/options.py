@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import numbers
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
@@ -32,10 +34,10 @@ class Compute:
     cores : int
         Threads that NumPy and the like may use in a worker's protocols; a calculator's own threads are
         those of its `CalculatorSpec`.
-    memory : str, optional
+    memory : str or int, optional
         What a protocol call, its calculators among it, may use, as Dask writes it (``"4 GiB"``); one that is over is
         ended and recorded as a failure. Looked at once a second. Default: no limit.
-    scratch_dir : str, optional
+    scratch_dir : path, optional
         Where protocols' ``scratch`` folders are made. Default: the system's temporary folder.
     dashboard_address : str
         Where Dask's dashboard listens.
@@ -46,7 +48,7 @@ class Compute:
     max_workers: int | None = None
     min_workers: int | None = None
     cores: int = 1
-    memory: str | None = None
+    memory: str | int | None = None
     scratch_dir: str | None = None
     dashboard_address: str = "127.0.0.1:0"
     security: Any = None
@@ -56,6 +58,8 @@ class Compute:
         _at_least("min_workers", self.min_workers, 0)
         _at_least("cores", self.cores, 1)
         _ = self.memory_bytes
+        if self.scratch_dir is not None:
+            object.__setattr__(self, "scratch_dir", os.fspath(self.scratch_dir))
         if self.min_workers is not None and self.min_workers > self.workers:
             raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.workers}; lower it.")
 
@@ -83,7 +87,7 @@ class Saving:
 
     Attributes
     ----------
-    output_path : str
+    output_path : path
         The run folder.
     output_dir_name, logs_dir_name, scorefile_name : str
         Names inside it of the outputs' folder, the logs' folder and the ledger (the scorefile).
@@ -124,8 +128,9 @@ class Saving:
 
     def __post_init__(self) -> None:
         for group in ("output_types", "accept_changes"):
-            value = getattr(self, group)
-            object.__setattr__(self, group, (value,) if isinstance(value, str) else tuple(value or ()))
+            object.__setattr__(self, group, _names(group, getattr(self, group)))
+        if not isinstance(self.filter_results, bool) and not callable(self.filter_results):
+            raise InputError(f"filter_results={self.filter_results!r}: give True, False or a function of Atoms.")
         for name in self.output_types:
             if name not in FORMATS:
                 raise InputError(f"output type {name!r} is unknown; known: {', '.join(FORMATS)}.")
@@ -164,7 +169,8 @@ class Faults:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
+        is_number = isinstance(self.timeout, numbers.Real) and not isinstance(self.timeout, bool)
+        if self.timeout is not None and not (is_number and self.timeout > 0):
             raise InputError(f"timeout={self.timeout!r}: give seconds above zero, or None for no limit.")
 
 
@@ -211,6 +217,11 @@ class Showing:
     progress: bool = True
     logging_level: str = "INFO"
 
+    def __post_init__(self) -> None:
+        if not isinstance(logging.getLevelName(self.logging_level), int):
+            known = "DEBUG, INFO, WARNING, ERROR, CRITICAL"
+            raise InputError(f"logging_level={self.logging_level!r} is unknown; known: {known}.")
+
 
 GROUPS: tuple[type, ...] = (Compute, Saving, Faults, About, Checks, Showing)
 
@@ -246,12 +257,30 @@ class Options:
         return cls(*groups)
 
 
+_TYPES: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "True or False"),
+    int: ((int,), "a whole number"),
+    str: ((str,), "a string"),
+    str | None: ((str, type(None)), "a string, or None"),
+    str | os.PathLike[str]: ((str, os.PathLike), "the path of a folder"),
+    "scratch_dir": ((str, os.PathLike, type(None)), "the path of a folder, or None"),
+}
+"""What is taken for an option of that name or annotation; the groups look at their others themselves."""
+
+
 def _check_type(group: type, name: str, value: object) -> None:
-    expected = get_type_hints(group)[name]
-    if expected is bool and not isinstance(value, bool):
-        raise InputError(f"{name}={value!r}: give True or False.")
-    if expected is str and not isinstance(value, str):
-        raise InputError(f"{name}={value!r}: give a string.")
+    types, words = _TYPES.get(name) or _TYPES.get(get_type_hints(group)[name], ((object,), ""))
+    if not isinstance(value, types):
+        raise InputError(f"{name}={value!r}: give {words}.")
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    given = tuple(value) if isinstance(value, Iterable) else value and (value,)
+    if not all(isinstance(name, str) for name in given or ()):
+        raise InputError(f"{option}={value!r}: give a name, or a list of names.")
+    return given or ()
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import hashlib
 import inspect
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def plan_protocols(
     ProtocolError
         One cannot be called or pickled.
     InputError
-        An option's list is not as long as the list of protocols, or names a client that is not there.
+        An option has another type than it should, its list is not as long as the list of protocols, or it names a
+        client that is not there.
     """
     functions = list(_flattened(protocols))
     if not functions:
@@ -124,11 +126,14 @@ def plan_protocols(
     indices = _each("clients_indices", options.clients_indices, len(functions))
     planned = []
     for number, function in enumerate(functions):
-        if not isinstance(retries[number], int) or retries[number] < 0:
-            raise InputError(f"retries={retries[number]!r}: give a whole number, 0 or more.")
-        if indices[number] not in range(clients):
-            raise InputError(f"clients_indices={indices[number]!r}, but there are {clients} clients, counted from 0.")
-        step = Step(retries[number], dict(resources[number] or {}), priorities[number], indices[number])
+        tries = _whole("retries", retries[number])
+        if tries < 0:
+            raise InputError(f"retries={tries}: give a whole number, 0 or more.")
+        client = _whole("clients_indices", indices[number])
+        if client not in range(clients):
+            raise InputError(f"clients_indices={client}, but there are {clients} clients, counted from 0.")
+        priority = None if priorities[number] is None else _whole("priorities", priorities[number])
+        step = Step(tries, _resources(resources[number]), priority, client)
         planned.append(_plan(function, step, keep))
     return tuple(planned)
 
@@ -186,6 +191,19 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
     if len(value) != count:
         raise InputError(f"{name} has {len(value)} entries for {count} protocols; give one for each, or one for all.")
     return list(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InputError(f"{name}={value!r}: give a whole number for each protocol, or one for all.")
+    return int(value)
+
+
+def _resources(given: Any) -> dict[str, float]:
+    is_mapping = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+    if given is not None and not (is_mapping and all(isinstance(v, numbers.Real) for v in given.values())):
+        raise InputError(f"resources={given!r}: give names and amounts, such as {{'GPU': 1}}, or None.")
+    return dict(given or {})
 
 
 def _plan(function: Any, step: Step, keep: Callable[[Atoms], bool] | None) -> PlannedProtocol:
