@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect as python_inspect
 import logging
-import math
+import operator
 import os
 import platform
 import warnings
@@ -105,13 +105,13 @@ class MLIPCluster:
         self._calculators = _calculators(calculator, calculators)
         self._nstruct = _whole("nstruct", nstruct, 1)
         self._seed = None if seed is None else _whole("seed", seed, 0)
-        self._pinned = Pinned(tuple(seeds or ()), tuple(output_ids or ()))
+        self._pinned = Pinned(_wholes("seeds", seeds), _wholes("output_ids", output_ids))
         self._source = TaskSource(
             tasks,
             input_atoms=input_atoms,
             nstruct=self._nstruct,
             calculators=list(self._calculators) or [""],
-            replicate=replicate,
+            replicate=None if replicate is None else _whole("replicate", replicate, 0),
         )
         saving = self.options.saving
         self.folder = RunFolder(
@@ -321,12 +321,20 @@ def _calculators(one: Calculator | None, several: Mapping[str, Calculator] | Non
 
 def _whole(name: str, value: Any, least: int) -> int:
     try:
-        number = value.__index__()
-    except AttributeError:
-        number = math.nan
-    if isinstance(value, bool) or not number >= least:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
         raise InputError(f"{name}={value!r}: give a whole number, {least} or more.")
-    return int(number)
+    return number
+
+
+def _wholes(name: str, values: Any) -> tuple[int, ...]:
+    try:
+        given = () if values is None else tuple(values)
+    except TypeError:
+        raise InputError(f"{name}={values!r}: give a list with a whole number for each protocol.") from None
+    return tuple(_whole(name, value, 0) for value in given)
 
 
 def _repository(planned: Sequence[PlannedProtocol]) -> GitState | None:
@@ -357,9 +365,9 @@ def _logging(folder: RunFolder, level: str) -> Iterator[None]:
     handler = logging.FileHandler(folder.logs / "driver.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = log.level
-    log.addHandler(handler)
-    log.setLevel(level)
     try:
+        log.addHandler(handler)
+        log.setLevel(level)
         yield
     finally:
         log.removeHandler(handler)

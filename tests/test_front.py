@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -15,8 +16,9 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
-from mlipcluster import MLIPCluster, Results
+from mlipcluster import MLIPCluster, Results, front
 from mlipcluster.errors import InputError, MismatchError, ProtocolError, RunFolderError
+from mlipcluster.files import RunFolder
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.protocols import single_point
 
@@ -536,7 +538,8 @@ def test_a_client_of_ones_own_stays_open_and_its_workers_clean(client, tmp_path)
         outputs.close()
     assert client.status == "running"
     for pid in children():
-        psutil.Process(pid).wait(10)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended already
+            psutil.Process(pid).wait(10)
     assert client.submit(int, "3").result() == 3
     assert client.processing() == dict.fromkeys(client.nthreads(), ())
 
@@ -658,6 +661,10 @@ def test_the_environment_may_be_asked_for(run, tmp_path):
         ({"nstruct": 1.5}, "nstruct=1.5"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": True}, "seed=True"),
+        ({"seeds": 5}, "seeds=5: give a list with a whole number for each protocol"),
+        ({"seeds": [0.5]}, "seeds=0.5: give a whole number, 0 or more"),
+        ({"output_ids": np.eye(2)}, "output_ids=array([1., 0.])"),
+        ({"replicate": -1}, "replicate=-1"),
         ({"calculator": "emmt"}, "emt"),
         ({"calculator": "emt", "calculators": {"a": "emt"}}, "calculator and calculators are both given"),
         ({"calculators": {}}, "calculators: give a dictionary of names"),
@@ -691,3 +698,17 @@ def test_help_shows_every_option():
 
 def test_whole_numbers_of_numpy_are_numbers(run):
     assert len(run([CU], same, nstruct=np.int64(2), seed=np.int32(7))) == 2
+
+
+@pytest.mark.parametrize("kind", [np.array, lambda values: [np.int64(value) for value in values]])
+def test_a_path_may_be_pinned_with_numbers_of_numpy(run, kind):
+    (output,) = run([CU], shaken, heated, seeds=kind([5, 6]), output_ids=kind([1, 0]), replicate=np.int64(2))
+    told = output.record["instance"]
+    assert (told["seeds"], told["output_ids"], told["replicate"]) == ([5, 6], [1, 0], 2)
+
+
+def test_a_log_that_cannot_be_kept_leaves_no_handler(tmp_path):
+    before = list(front.log.handlers)
+    with pytest.raises(ValueError, match="Unknown level"), front._logging(RunFolder(tmp_path), "foo"):
+        pass
+    assert front.log.handlers == before

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from mlipcluster.errors import InputError
-from mlipcluster.options import GROUPS, TAKEN, Compute, Faults, Options, Saving
+from mlipcluster.options import GROUPS, TAKEN, Compute, Faults, Options, Saving, Showing
 
 
 def test_each_option_lands_in_its_group():
@@ -45,11 +46,22 @@ def test_unknown_option_lists_the_known():
         ({"max_workers": 1.5}, "max_workers=1.5"),
         ({"max_workers": True}, "max_workers=True"),
         ({"cores": 0}, "cores=0"),
+        ({"cores": None}, "cores=None: give a whole number"),
         ({"min_workers": -1}, "min_workers=-1"),
         ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
         ({"timeout": 0}, "timeout=0"),
         ({"timeout": -1.0}, "timeout=-1.0"),
         ({"timeout": float("nan")}, "timeout=nan"),
+        ({"timeout": "5"}, "timeout='5': give seconds above zero"),
+        ({"timeout": True}, "timeout=True"),
+        ({"output_path": None}, "output_path=None: give the path of a folder"),
+        ({"scratch_dir": 7}, "scratch_dir=7: give the path of a folder, or None"),
+        ({"sha1": 1234567}, "sha1=1234567: give a string, or None"),
+        ({"logging_level": "foo"}, "logging_level='foo' is unknown; known: DEBUG, INFO"),
+        ({"logging_level": 10}, "logging_level=10: give a string"),
+        ({"output_types": 7}, "output_types=7: give a name, or a list of names"),
+        ({"accept_changes": [["seed"]]}, "accept_changes=[['seed']]: give a name"),
+        ({"filter_results": "no"}, "filter_results='no': give True, False or a function"),
         ({"compression": "zip"}, "compression 'zip' is unknown; known: '', 'gz', 'bz2', 'xz'"),
         ({"output_types": ("cif",)}, "output type 'cif' is unknown; known: extxyz, json"),
         ({"accept_changes": "seed"}, "accept_changes: 'seed' is not one of"),
@@ -76,6 +88,16 @@ def test_one_name_stands_for_a_list_of_one():
     assert Saving(output_types="json").output_types == ("json",)
     assert Saving(accept_changes="environment").accept_changes == ("environment",)
     assert Saving(output_types=None).output_types == ()
+
+
+def test_values_of_like_types_are_taken(tmp_path):
+    options = Options.from_names(
+        {"output_path": tmp_path, "scratch_dir": tmp_path, "timeout": np.float32(2), "memory": 10**9, "sha1": None}
+    )
+    assert options.saving.output_path == tmp_path
+    assert options.compute.scratch_dir == str(tmp_path)
+    assert options.faults.timeout == 2
+    assert Showing(logging_level="DEBUG").logging_level == "DEBUG"
 
 
 def test_workers_default_to_the_processor_cores(monkeypatch):

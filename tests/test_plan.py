@@ -5,6 +5,7 @@ import sys
 import threading
 
 import cloudpickle
+import numpy as np
 import pytest
 from ase import Atoms
 
@@ -47,6 +48,11 @@ def test_options_for_each_or_one_for_all():
     assert [s.resources for s in steps] == [{}, {"GPU": 1}]
 
 
+def test_whole_numbers_of_numpy_are_numbers():
+    (one,) = plan(relax, retries=np.int64(2), priorities=np.int32(5), clients_indices=np.int64(0))
+    assert [type(value) for value in (one.step.retries, one.step.priority, one.step.client)] == [int, int, int]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -55,6 +61,13 @@ def test_options_for_each_or_one_for_all():
         ({"resources": [{"GPU": 1}]}, "resources has 1 entries"),
         ({"retries": -1}, "retries=-1"),
         ({"retries": 0.5}, "retries=0.5"),
+        ({"retries": "2"}, "retries='2': give a whole number for each protocol, or one for all"),
+        ({"priorities": "high"}, "priorities='high': give a whole number"),
+        ({"priorities": [None, 0.5]}, "priorities=0.5"),
+        ({"clients_indices": "a"}, "clients_indices='a': give a whole number"),
+        ({"clients_indices": 0.0}, "clients_indices=0.0"),
+        ({"resources": "GPU"}, "resources='GPU': give names and amounts, such as {'GPU': 1}"),
+        ({"resources": {"GPU": "one"}}, "resources={'GPU': 'one'}"),
         ({"clients_indices": 1}, "clients_indices=1, but there are 1 clients"),
         ({"clients_indices": [0, -1]}, "clients_indices=-1"),
     ],
