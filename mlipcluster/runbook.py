@@ -359,7 +359,9 @@ class RunBook:
             first = entries[0]
             output = first.get("output") or (0, 0)
             have = {e["output"][0]: tuple(files_of(e)) for e in entries if e.get("output") and id(e) in whole}
-            self._known[slot] = _Known(Parts.from_json(first["parts"]), first["status"], output[1], first["final"], have)
+            self._known[slot] = _Known(
+                Parts.from_json(first["parts"]), first["status"], output[1], first["final"], have
+            )
             self._count += len(have)
         for position, entry in self._intermediate.positions():
             if entry["status"] == "children":
