@@ -226,6 +226,10 @@ class Wishes:
         """Whether its first parameter is the structure."""
         return self.first is not None and self.first not in HANDED and self.first not in kwargs
 
+    def does_without_atoms(self) -> bool:
+        """Whether its first parameter has a default of its own, for a task that has no structure."""
+        return self.first in self.names - self.required
+
 
 def describe_failure(error: BaseException) -> Failure:
     """Make an exception fit to travel."""
@@ -274,7 +278,9 @@ def _values(protocol: Protocol, wishes: Wishes, call: Call, handed: dict[str, An
     """Call the protocol and give what it returns or yields, one by one."""
     own = {name: value for name, value in call.kwargs.items() if wishes.anything or name in wishes.names}
     own = copy.deepcopy(own)  # calls of a chunk share the values that their tasks share; what one changes is its own
-    arguments = (pickle.loads(call.structure) if call.structure else None,) if wishes.takes_atoms(call.kwargs) else ()  # noqa: S301
+    arguments: tuple[Atoms | None, ...] = ()
+    if wishes.takes_atoms(call.kwargs) and (call.structure or not wishes.does_without_atoms()):
+        arguments = (pickle.loads(call.structure) if call.structure else None,)  # noqa: S301
     result = protocol(*arguments, **{**handed, **own})
     if inspect.isgenerator(result) or isinstance(result, (list, tuple)):
         yield from result

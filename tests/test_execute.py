@@ -268,6 +268,20 @@ def test_a_protocol_without_structure(execute):
     assert len(atoms) == 3
 
 
+def test_a_default_of_the_first_parameter_holds_where_there_is_no_structure(execute):
+    def build(symbol="Au", a=4.0):
+        return bulk(symbol, "fcc", a)
+
+    (atoms,) = outputs(execute(build, atoms=None, a=4.1))
+    assert atoms == bulk("Au", "fcc", 4.1)
+
+    def tell(atoms):
+        assert atoms is None
+        return CU
+
+    outputs(execute(tell, atoms=None))
+
+
 def test_a_pinned_seed_is_the_seed():
     def protocol(atoms, seed, rng):
         atoms.info.update(seed=seed, drawn=rng.random())

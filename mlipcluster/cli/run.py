@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from mlipcluster.outputs.results import Results
 
 _CALCULATOR, _SAVING, _COMPUTE, _FAULTS = "Calculator", "Outputs", "Compute", "Faults"
+_ELSEWHERE = {  # what --option cannot say
+    "tasks": "FILES and --param",
+    "calculator": "--calculator",
+    "calculators": "--calculator",
+    "nstruct": "--nstruct",
+    "seed": "--seed",
+    "output_path": "--output",
+}
 
 
 @command
@@ -124,6 +132,9 @@ def run(
     from mlipcluster.front import MLIPCluster
 
     kwargs = pairs("--param", param or ())
+    options = pairs("--option", option or ())
+    for name in _ELSEWHERE.keys() & options:
+        raise usage_error(f"--option {name}={options[name]}: say it with {_ELSEWHERE[name]}.")
     cluster = MLIPCluster(
         tasks=_tasks(files, kwargs),
         **calculators(calculator or (), pairs("--calculator-param", calculator_param or ()), python or (), device),
@@ -140,7 +151,7 @@ def run(
             "ignore_errors": not fail_fast,
             "progress": not no_progress,
             "dry_run": dry_run,
-            **pairs("--option", option or ()),
+            **options,
         },
     )
     results: Results = cluster.distribute(*(load_protocol(name) for name in (protocol, *(then or ()))), retries=retries)
@@ -186,6 +197,8 @@ def calculators(
     """The calculators of a command line as `MLIPCluster` takes them: one, or several by name."""
     from mlipcluster.calculators.registry import resolve
 
+    if not given and (params or pythons or device is not None):
+        raise usage_error("--calculator-param, --python and --device are a --calculator's; give that too.")
     by_name = dict(item.split("=", 1) for item in pythons if "=" in item)
     for_all = next((item for item in pythons if "=" not in item), None)
     specs = {}

@@ -143,6 +143,7 @@ class Attempt:
             options: dict[str, Any] = {
                 **{name: instance.get(name) or "" for name in COPIED},
                 **({} if self.where.elsewhere else {"max_workers": 1}),
+                "filter_results": False,  # it has its number whatever was left out beside it
                 "ignore_errors": False,
                 "progress": False,
                 "resume": False,  # a folder that holds this output already would only give it back

@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
-from mlipcluster.errors import MismatchError, RecordError
+from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.outputs.output import Output
 from mlipcluster.reproduction import checks
 from mlipcluster.reproduction.attempt import Attempt, Where
@@ -61,7 +61,8 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
         Start from this structure instead of the recorded one.
     instance_kwargs : mapping, optional
         Other options of `MLIPCluster`, for example ``{"output_path": "again"}`` to keep the new output, or
-        ``{"calculator": spec}`` for a calculator whose environment is in another place now.
+        ``{"calculator": spec}`` for a calculator whose environment is in another place now. Not those that the record
+        decides (tasks, seeds, …), nor those without which the output could be missed (``dry_run``, …).
     clients_indices, resources
         As `MLIPCluster.distribute` takes them.
     tolerances : mapping, optional
@@ -91,10 +92,11 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
         An argument cannot be used, the calculator's interpreter is not here, or the calculator is none that a record
         may start without *trust*.
     """
+    options = dict(instance_kwargs or {})
+    _check_options(options)
     original, damage = load(input_file, scorefile, output_name or decoy_name, trust=trust)
     if damage and strict:
         raise RecordError(f"{original.path} is damaged: {'; '.join(damage)}. Restore it from a copy, or strict=False.")
-    options = dict(instance_kwargs or {})
     where = Where(client, clients, clients_indices, resources)
     attempt = Attempt(original, locate(original.record, protocols, trust=trust, strict=strict), options, where, trust)
     compare_with = _tolerances(tolerances)
@@ -106,6 +108,29 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     quantities = compare(original.atoms, new.atoms, compare_with) if new else (_NO_OUTPUT,)
     notes = attempt.notes(new) if new else ()
     return Audit(overall(quantities), quantities, (*before, *after), attempt.checked(), notes, original, new)
+
+
+_REFUSED = {
+    **dict.fromkeys(
+        ("tasks", "nstruct", "seed", "seeds", "output_ids", "replicate"), "the record says it; leave it out"
+    ),
+    **dict.fromkeys(("client", "clients", "input_atoms"), "give it to reproduce itself"),
+    **dict.fromkeys(("dry_run", "filter_results"), "the output would not be there to compare; leave it out"),
+    "ignore_errors": "a failure is no other result; leave it out",
+    "resume": "what is in the folder already would be compared; leave it out",
+}
+"""Options of `MLIPCluster` that cannot be chosen, and why."""
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name in _REFUSED:
+            raise InputError(f"instance_kwargs (--option): {name} cannot be chosen: {_REFUSED[name]}.")
+    if not options.get("output_types", True) and not options.get("simulation_records_in_scorefile"):
+        raise InputError(
+            "instance_kwargs (--option): without output_types the output would not be there to compare; leave it out, "
+            "or add simulation_records_in_scorefile=True."
+        )
 
 
 _NO_OUTPUT = Quantity("output", DIFFERENT, note="the protocols gave no such output this time")

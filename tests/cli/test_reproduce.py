@@ -124,3 +124,9 @@ def test_a_damaged_file_has_its_own_status(cli, output_file, tmp_path):
 )
 def test_a_wrong_command_line(cli, arguments):
     assert cli("reproduce", *arguments).exit_code == 2
+
+
+def test_an_option_that_the_record_decides_is_told(cli, output_file):
+    result = cli("reproduce", output_file, "-O", "seed=3")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("mlipcluster: instance_kwargs (--option): seed cannot be chosen")

@@ -40,6 +40,13 @@ def test_a_failure_is_shown_and_is_the_exit_status(relaxed):
         (["relax", "Cu.xyz", "--nstruct", "0"], "nstruct"),
         (["relax"], "Missing argument"),
         (["relax", "Cu.xyz", "-c", "emt", "--python", "mace=/x"], "no --calculator here"),
+        (["relax", "Cu.xyz", "-k", "sigma=2.5"], "are a --calculator's; give that too"),
+        (["relax", "Cu.xyz", "--device", "cuda"], "are a --calculator's; give that too"),
+        (["relax", "Cu.xyz", "--python", "/x"], "are a --calculator's; give that too"),
+        (["relax", "Cu.xyz", "-c", "emt", "-O", "tasks=1"], "say it with FILES and --param"),
+        (["relax", "Cu.xyz", "-c", "emt", "-O", "seed=1"], "say it with --seed"),
+        (["relax", "Cu.xyz", "-O", "calculators=emt"], "say it with --calculator"),
+        (["relax", "Cu.xyz", "-c", "emt", "-O", "output_path=x"], "say it with --output"),
     ],
 )
 def test_a_wrong_command_line_is_told_before_anything_starts(cli, tmp_path, monkeypatch, arguments, said):
@@ -58,6 +65,8 @@ def test_a_wrong_command_line_is_told_before_anything_starts(cli, tmp_path, monk
         (["-c", "emt", "--format", "cif"], "'cif' is unknown"),
         (["-c", "emt", "-O", "athor=Ada"], "'author'"),
         (["-c", "emt", "-p", "fmx=1"], "'fmx'"),
+        (["-c", "emt", "-O", "logging_level=foo"], "'foo' is unknown"),
+        (["-c", "emt", "-O", "timeout=soon"], "timeout='soon'"),
         ([], "no calculator"),
     ],
 )

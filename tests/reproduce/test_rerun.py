@@ -167,6 +167,45 @@ def test_the_new_output_can_be_kept_and_is_never_taken_from_an_earlier_run(run, 
         reproduce(output.path, client=client, instance_kwargs={"authr": "Ada"})
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": [1]}, "tasks cannot be chosen: the record says it; leave it out"),
+        ({"seed": 3}, "seed cannot be chosen"),
+        ({"replicate": 0}, "replicate cannot be chosen"),
+        ({"client": None}, "client cannot be chosen: give it to reproduce itself"),
+        ({"dry_run": True}, "dry_run cannot be chosen: the output would not be there to compare"),
+        ({"filter_results": len}, "filter_results cannot be chosen"),
+        ({"ignore_errors": True}, "ignore_errors cannot be chosen"),
+        ({"resume": True}, "resume cannot be chosen"),
+        ({"output_types": ()}, "without output_types the output would not be there to compare"),
+    ],
+)
+def test_an_option_that_would_miss_the_output_is_refused(tmp_path, options, words):
+    with pytest.raises(InputError) as caught:
+        reproduce(tmp_path / "any", instance_kwargs=options)
+    assert words in str(caught.value)
+
+
+def test_a_record_in_the_scorefile_is_enough_to_compare(run, client):
+    options = {"output_types": (), "simulation_records_in_scorefile": True}
+    audit = reproduce(only(run(single_point)).path, client=client, instance_kwargs=options)
+    assert (audit.verdict, audit.new.path) == ("identical", None)
+
+
+def test_an_output_without_atoms_is_an_output(run, client, code):
+    module = code.write(
+        "vacant",
+        """
+        def vacant(atoms, calc):
+            yield atoms
+            yield atoms[:0]
+        """,
+    )
+    empty = next(output for output in run(module.vacant, filter_results=False) if not len(output.atoms))
+    assert reproduce(empty.path, client=client).verdict == "identical"
+
+
 # --- what is not as recorded -----------------------------------------------------------------------------------------
 
 PROTOCOL = """
