@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,7 @@ from ase import Atoms
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
-from mlipcluster.outputs.formats import FORMATS
-from mlipcluster.outputs.rendering import parent_of
+from mlipcluster.outputs.parent import parent_of
 from mlipcluster.records.identity import digest, parameters_digest, result_digest
 from mlipcluster.records.machine import describe_machine
 from mlipcluster.records.packing import encode, freeze, is_portable
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from mlipcluster.calculators.pool import CalculatorPool
     from mlipcluster.calculators.provenance import Provenance
     from mlipcluster.calculators.socket_calculator import SocketCalculator
+    from mlipcluster.outputs.frame import Frame
     from mlipcluster.calculators.spec import CalculatorSpec
 
 HANDED = ("calc", "calculators", "seed", "rng", "scratch", "task")
@@ -121,7 +121,7 @@ class Executor:
     def _environment(self, python: str | None) -> dict[str, Any]:
         python = python or sys.executable
         if python not in self._environments:
-            self._environments[python] = measure(None if python == sys.executable else python).to_json()
+            self._environments[python] = measure(python).to_json()
         return self._environments[python]
 
     def _seed(self, job: Job, call: Call) -> int:
@@ -334,13 +334,21 @@ def _product(atoms: Atoms, index: int, job: Job) -> Product:
         result_digest(atoms, packed),
         scores,
         b"" if job.last else pickle.dumps(atoms),
-        {name: FORMATS[name].frame(atoms) for name in job.formats},
+        _frames(atoms, job.formats),
         parent_of(atoms),
     )
 
 
 def scores_of(atoms: Atoms) -> dict[str, Any]:
     """Scores of an output: what its calculator found, and what the protocol left in ``atoms.info``.
+def _frames(atoms: Atoms, formats: Sequence[str]) -> dict[str, Frame]:
+    if not formats:
+        return {}
+    from mlipcluster.outputs.formats import FORMATS  # their readers and SciPy take half a second to import
+
+    return {name: FORMATS[name].frame(atoms) for name in formats}
+
+
 
     ``energy`` is in eV; ``max_force``, the largest norm of a force on an atom after constraints, in eV/Å.
     """

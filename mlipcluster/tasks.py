@@ -20,7 +20,7 @@ from ase.io import iread
 
 from mlipcluster.errors import InputError, StructureError
 from mlipcluster.outputs.frame import RECORD_KEY
-from mlipcluster.outputs.rendering import forget_record
+from mlipcluster.outputs.parent import forget_record
 from mlipcluster.records.identity import task_key
 
 SMALLEST_VOLUME = 1e-6

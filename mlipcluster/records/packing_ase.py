@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.cell import Cell
-from ase.constraints import FixConstraint
-from ase.spacegroup import Spacegroup
 
 from mlipcluster.errors import InputError, RecordError
 from mlipcluster.records import packing
+
+if TYPE_CHECKING:  # where they are needed: with SciPy, they take half a second to import
+    from ase.constraints import FixConstraint
 
 # Built again from their keyword arguments, these are the same bit for bit; the others normalise a direction or
 # keep what they found in the atoms, so their attributes travel too.
@@ -25,9 +26,9 @@ def encode(value: Any, encode: Callable[[Any], Any]) -> dict[str, Any] | None:
         return {"__atoms__": _encode_atoms(value, encode)}
     if type(value) is Cell:
         return {"__cell__": encode(value.array)}
-    if type(value) is Spacegroup and Spacegroup(value.no, value.setting) == value:
-        return {"__spacegroup__": [int(value.no), int(value.setting)]}
-    if isinstance(value, FixConstraint) and constraint_class(type(value).__name__) is type(value):
+    if type(value).__module__.startswith("ase.spacegroup"):
+        return _encode_spacegroup(value)
+    if type(value).__module__.startswith("ase.constraints") and constraint_class(type(value).__name__) is type(value):
         return _encode_constraint(value, encode)
     return None
 
@@ -39,10 +40,7 @@ def decode(tag: str, packed: dict[str, Any], decode: Callable[[Any], Any]) -> An
     if tag == "__cell__":
         return Cell(_array(decode(packed[tag]), (3, 3), "cell"))
     if tag == "__spacegroup__":
-        number, setting = packed[tag]
-        if type(number) is not int or type(setting) is not int:
-            raise RecordError("a space group needs two integers; the record was damaged")
-        return Spacegroup(number, setting)
+        return _decode_spacegroup(packed[tag])
     return _decode_constraint(packed, decode)
 
 
@@ -51,7 +49,24 @@ def constraint_class(name: str) -> type[FixConstraint] | None:
     import ase.constraints
 
     found = getattr(ase.constraints, name, None) if name in ase.constraints.__all__ else None
-    return found if isinstance(found, type) and issubclass(found, FixConstraint) else None
+    return found if isinstance(found, type) and issubclass(found, ase.constraints.FixConstraint) else None
+
+
+def _encode_spacegroup(value: Any) -> dict[str, Any] | None:
+    from ase.spacegroup import Spacegroup
+
+    if type(value) is Spacegroup and Spacegroup(value.no, value.setting) == value:
+        return {"__spacegroup__": [int(value.no), int(value.setting)]}
+    return None
+
+
+def _decode_spacegroup(packed: Any) -> Any:
+    from ase.spacegroup import Spacegroup
+
+    number, setting = packed
+    if type(number) is not int or type(setting) is not int:
+        raise RecordError("a space group needs two integers; the record was damaged")
+    return Spacegroup(number, setting)
 
 
 def _encode_atoms(atoms: Atoms, encode: Callable[[Any], Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlipcluster.errors import InputError, RecordError
 from mlipcluster.outputs.output import problems, read_output, write_output
-from mlipcluster.outputs.rendering import forget_record
+from mlipcluster.outputs.parent import forget_record
 from mlipcluster.records.record import SCHEMA, check, seal
 
 FORMATS = ["extxyz", "json"]

@@ -7,7 +7,8 @@ import pytest
 from mlipcluster.errors import RunFolderError
 from mlipcluster.outputs.extxyz import EXTXYZ
 from mlipcluster.outputs.output import problems, read_output
-from mlipcluster.outputs.rendering import Renderer, forget_record, parent_of
+from mlipcluster.outputs.parent import forget_record, parent_of
+from mlipcluster.outputs.rendering import Renderer
 from mlipcluster.records import canonical
 from mlipcluster.records.record import check, seal
 
