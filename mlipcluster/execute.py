@@ -7,7 +7,6 @@ import copy
 import inspect
 import pickle
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
     from mlipcluster.calculators.pool import CalculatorPool
     from mlipcluster.calculators.provenance import Provenance
     from mlipcluster.calculators.socket_calculator import SocketCalculator
-    from mlipcluster.outputs.frame import Frame
     from mlipcluster.calculators.spec import CalculatorSpec
+    from mlipcluster.outputs.frame import Frame
 
 HANDED = ("calc", "calculators", "seed", "rng", "scratch", "task")
 """What a protocol may ask for by name beside its task's own keyword arguments."""
@@ -53,7 +52,7 @@ class Executor:
     def __init__(self, pool: CalculatorPool) -> None:
         self._pool = pool
         self._loaded: tuple[str, Protocol, Callable[[Atoms], bool] | None] | None = None
-        self._environments: dict[str, dict[str, Any]] = {}
+        self._environments: dict[str | None, dict[str, Any]] = {}
         self._used: dict[str, tuple[CalculatorSpec, Any]] = {}
         self._introduction: Introduction | None = None
         self._interrupted = False
@@ -119,7 +118,10 @@ class Executor:
         return self._introduction
 
     def _environment(self, python: str | None) -> dict[str, Any]:
-        python = python or sys.executable
+        """An interpreter's environment; None: this process's own, which may import from more than its interpreter's.
+
+        A calculator runs isolated, without the user's site-packages, also where its interpreter is this one.
+        """
         if python not in self._environments:
             self._environments[python] = measure(python).to_json()
         return self._environments[python]
@@ -339,8 +341,6 @@ def _product(atoms: Atoms, index: int, job: Job) -> Product:
     )
 
 
-def scores_of(atoms: Atoms) -> dict[str, Any]:
-    """Scores of an output: what its calculator found, and what the protocol left in ``atoms.info``.
 def _frames(atoms: Atoms, formats: Sequence[str]) -> dict[str, Frame]:
     if not formats:
         return {}
@@ -349,6 +349,8 @@ def _frames(atoms: Atoms, formats: Sequence[str]) -> dict[str, Frame]:
     return {name: FORMATS[name].frame(atoms) for name in formats}
 
 
+def scores_of(atoms: Atoms) -> dict[str, Any]:
+    """Scores of an output: what its calculator found, and what the protocol left in ``atoms.info``.
 
     ``energy`` is in eV; ``max_force``, the largest norm of a force on an atom after constraints, in eV/Å.
     """

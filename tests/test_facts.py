@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import site
+import sys
 from dataclasses import asdict
 
 import pytest
 
 from mlipcluster.calculators.provenance import Provenance, Weight
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.calls import Introduction
+from mlipcluster.calls import Introduction, Job
 from mlipcluster.environments.measure import measure
+from mlipcluster.execute import Executor
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember, remember_late
 
 SPEC = CalculatorSpec("ase.calculators.emt:EMT")
@@ -108,3 +111,25 @@ def test_a_call_depends_on_what_it_asks_for_alone():
     both = facts.for_call(frozenset({"calculators"}), "a")
     assert both == facts.for_call(frozenset({"calculators", "calc"}), "a")
     assert both != CalculatorFacts("e", {"a": "1", "b": "3"}).for_call(frozenset({"calculators"}), "a")
+
+
+class Pool:
+    """Knows what every calculator says of itself."""
+
+    def provenance(self, spec):
+        return Provenance("3.11", "python", "prefix")
+
+
+def test_a_worker_measures_a_calculators_environment_as_the_driver_does(cache, tmp_path, monkeypatch):
+    """Calculators run without the user's own packages, also in the interpreter that has them elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    version = ".".join(map(str, sys.version_info[:2]))
+    packages = tmp_path / ".local" / "lib" / f"python{version}" / "site-packages" / "mine-1.0.dist-info"
+    packages.mkdir(parents=True)
+    (packages / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    job = Job("run", b"", "digest", {"": SPEC}, 7, last=False)
+    told = Executor(Pool()).introduce(job, start=True)
+    assert any(package["name"] == "mine" for package in told.environment["packages"])
+    remember(told, {"": SPEC}, cache)
+    assert facts_here({"": SPEC}, cache) == facts_from(told, {"": SPEC}, cache)
