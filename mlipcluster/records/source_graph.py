@@ -7,6 +7,7 @@ recursion ends, and a change shows in the one node that changed.
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -16,11 +17,10 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from mlipcluster.records import source_text, user_code
+from mlipcluster.records import source_members, source_text, user_code
 from mlipcluster.records.canonical import canonical
 from mlipcluster.records.source_names import Import, Lookup, lookups
 from mlipcluster.records.source_values import Unhashable, Values
@@ -32,12 +32,12 @@ _MODULE_FACTS = frozenset(
 )
 
 
-@dataclass
+@dataclasses.dataclass
 class _Ref:
     index: int
 
 
-@dataclass
+@dataclasses.dataclass
 class _Node:
     name: str
     value: Any
@@ -105,7 +105,7 @@ class Graph:
             return Values(self._code).form(value)
         except Unhashable as error:
             self.unhashable[name] = str(error)
-            return [UNHASHABLE, str(error)]
+            return [UNHASHABLE, str(error), *([] if error.known is None else [error.known])]
 
     def _code(self, value: Any) -> Any:
         if isinstance(value, types.FunctionType):
@@ -256,16 +256,14 @@ class Graph:
 
     def _class(self, cls: type, name: str) -> Any:
         found = source_text.class_source(cls)
-        members = {}
-        for key, value in sorted(vars(cls).items()):
-            if not (key.startswith("__") and key.endswith("__") and not _is_method(value)) and not _sunder(key):
-                members[key] = self._member(value, f"{name}.{key}", found is not None)
+        written = source_members.written(cls)
+        members = {key: self._member(value, f"{name}.{key}", found is not None) for key, value in written}
         bases = [self._values(base, name) for base in cls.__bases__]
-        return [_form(found), bases, self._values(type(cls), name), members, self._fields(cls, name, found is None)]
+        return [_form(found), bases, self._values(type(cls), name), members, self._fields(cls, name, found is not None)]
 
     def _member(self, value: Any, name: str, in_source: bool) -> Any:
         """A class's attribute; of methods that the class's source shows, only what they refer to."""
-        function = _unwrapped(value)
+        function = source_members.unwrapped(value)
         if function is None:
             return self._values(value, name)
         if in_source and source_text.is_generated(_innermost(function)):
@@ -275,10 +273,17 @@ class Graph:
         shown = in_source and source_text.function_source(function) is not None
         return [type(value).__name__, self._function(function, name, with_source=not shown)]
 
-    def _fields(self, cls: type, name: str, wanted: bool) -> Any:
-        """Fields of a dataclass whose source cannot be found."""
-        fields = getattr(cls, "__dataclass_fields__", {}) if wanted else {}
-        return [[key, str(field.type), self._values(field.default, f"{name}.{key}")] for key, field in fields.items()]
+    def _fields(self, cls: type, name: str, in_source: bool) -> Any:
+        """Fields of a dataclass; where its source is found, only what makes their defaults: no attribute holds that."""
+        form = []
+        for key, field in getattr(cls, "__dataclass_fields__", {}).items():
+            made = not isinstance(field.default_factory, type(dataclasses.MISSING))  # of which pickles make another
+            makes = self._values(field.default_factory, f"{name}.{key}") if made else None
+            if not in_source:
+                form.append([key, str(field.type), self._values(field.default, f"{name}.{key}"), makes])
+            elif made:
+                form.append([key, makes])
+        return form
 
     def _reached(self, module: types.ModuleType | None) -> None:
         if module is not None and module.__name__ != "__main__" and user_code.is_user_module(module):
@@ -339,23 +344,9 @@ def _beside(value: Any, module: types.ModuleType | None) -> Any:
     return ["beside", path.relative_to(folder).as_posix()] if folder in (path, *path.parents) else None
 
 
-def _is_method(value: Any) -> bool:
-    return _unwrapped(value) is not None or isinstance(value, property)
-
-
-def _unwrapped(value: Any) -> types.FunctionType | None:
-    if isinstance(value, (staticmethod, classmethod)):
-        value = value.__func__
-    return value if isinstance(value, types.FunctionType) else None
-
-
 def _innermost(function: types.FunctionType) -> types.FunctionType:
     inner = inspect.unwrap(function)
     return inner if isinstance(inner, types.FunctionType) else function
-
-
-def _sunder(key: str) -> bool:
-    return key == "_abc_impl" or (key.startswith("_") and key.endswith("_") and not key.startswith("__"))
 
 
 def _owner(value: Any) -> str | None:

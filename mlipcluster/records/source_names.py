@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+_PREFIX = "EXTENDED_ARG"  # stands between the others, before a name whose number is above 255
 
 
 @dataclass(frozen=True, order=True)
@@ -33,7 +34,7 @@ def lookups(code: types.CodeType) -> tuple[list[Lookup], list[Import]]:
     globals_: set[Lookup] = set()
     imports: set[Import] = set()
     for inner in _all_code(code):
-        instructions = list(dis.get_instructions(inner))
+        instructions = [found for found in dis.get_instructions(inner) if found.opname != _PREFIX]
         for index, instruction in enumerate(instructions):
             if instruction.opname in _GLOBAL:
                 globals_.add(Lookup(instruction.argval, _attributes(instructions, index + 1)))

@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from mlipcluster.records.canonical import canonical
 from mlipcluster.records.packing import encode
+from mlipcluster.records.source_members import written
+from mlipcluster.records.source_text import code_form
 
 LIMIT = 1_000_000  # values; what is larger is data, not code, and is not read
 _NUMBERS = frozenset({type(None), bool, int, str, bytes, bytearray, complex, type(Ellipsis), type(NotImplemented)})
@@ -25,10 +28,34 @@ _MOVING = (random.Random, np.random.Generator, np.random.RandomState, np.random.
 _MOVING_PACKAGES = frozenset(
     {"distributed", "dask", "threading", "_thread", "multiprocessing", "concurrent", "asyncio"}
 )
+# What objects of these classes of ASE's, and of classes derived from them, keep beside what they were made with: it
+# comes and goes with use.
+_NOT_MADE_WITH: Mapping[str, frozenset[str]] = {
+    "ase.calculators.abc.GetPropertiesMixin": frozenset({"atoms", "results", "parameters"}),  # the last is told beside
+    "ase.calculators.emt.EMT": frozenset(
+        {"acut", "chi", "deds", "energies", "forces", "ia2iz", "nl", "par", "rc", "rc_list", "sigma1", "stress"}
+    ),
+    "ase.calculators.lj.LennardJones": frozenset({"nl"}),
+    "ase.calculators.tip4p.TIP4P": frozenset({"energy", "forces"}),
+}
+_HOLDS_RESULTS = "ase.calculators.singlepoint.SinglePointCalculator"  # they are what it was made with
+_FOLDERS = frozenset({"directory", "_directory"})  # where ASE's own calculators write: often another one each time
 
 
 class Unhashable(Exception):  # noqa: N818 - not an error: tells the caller to list the name and go on
-    """A value that has no stable form; the argument is its type's name."""
+    """A value that has no stable form.
+
+    Parameters
+    ----------
+    name : str
+        Name of its type.
+    known : optional
+        Form of what has one all the same.
+    """
+
+    def __init__(self, name: str, known: Any = None) -> None:
+        super().__init__(name)
+        self.known = known
 
 
 class Values:
@@ -91,12 +118,12 @@ class Values:
             if found is not None:
                 return found
         if package == "torch" and hasattr(value, "detach"):
-            return ["tensor", encode(value.detach().cpu().numpy(), pickles=False, compress=False)]
+            return _tensor(self, value)
         if hasattr(value, "__wrapped__") and callable(value):
             return ["wrapper", self.form(kind), self.form(value.__wrapped__)]
-        return self._reduced(value, kind)
+        return self.reduced(value, kind)
 
-    def _reduced(self, value: Any, kind: type) -> Any:
+    def reduced(self, value: Any, kind: type) -> Any:
         """What pickle would keep of an object, without pickling it."""
         try:
             registered = copyreg.dispatch_table.get(kind)  # regular expressions, unions of types
@@ -107,6 +134,8 @@ class Values:
             return ["global", kind.__module__, reduced]
         make, arguments, *rest = reduced
         state, items, pairs = (*rest, None, None, None)[:3]
+        if isinstance(state, dict) and _is_ase(kind):
+            state = _made_with(kind, state)
         return [
             "object",
             self.form(make),
@@ -130,8 +159,40 @@ def _order(key: Any) -> tuple[str, Any]:
         return "tuple", [_order(item) for item in key]
     if kind is frozenset:
         return "frozenset", sorted(_order(item) for item in key)
-    named = key if hasattr(key, "__qualname__") else kind
-    return "object", f"{named.__module__}.{named.__qualname__}"
+    values = Values(lambda code: _code_order(values, code))
+    return "object", canonical(values.form(key))
+
+
+def _code_order(values: Values, code: Any) -> Any:
+    """Code by its name; what a function made, which may make many of one name, by what it holds.
+
+    Not by its place in the graph: that would follow from the order which is looked for.
+    """
+    if isinstance(code, types.ModuleType):
+        return code.__name__
+    name = f"{code.__module__}.{code.__qualname__}"
+    if isinstance(code, type):
+        return [name, values.form(dict(written(code)))] if "<locals>" in name else name
+    return [name, code_form(code.__code__), values.form([code.__defaults__, code.__kwdefaults__, _cells(code)])]
+
+
+def _cells(function: types.FunctionType) -> list[Any]:
+    try:
+        return [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # one is still empty
+        return []
+
+
+def _made_with(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Those attributes of an object of ASE's, or of a class derived from one, that tell what it was made with."""
+    names = [_name(base) for base in kind.__mro__]
+    moving = set(_FOLDERS if kind.__module__.startswith("ase.") else ())
+    if _HOLDS_RESULTS not in names:
+        moving.update(*(_NOT_MADE_WITH.get(name, ()) for name in names))
+    kept = {key: value for key, value in state.items() if key not in moving}
+    if isinstance(offered := kept.get("implemented_properties"), (list, tuple)):
+        kept["implemented_properties"] = sorted(offered, key=_order)  # those of a mixture are in the order of hashing
+    return kept
 
 
 def _is_ase(kind: type) -> bool:
@@ -148,9 +209,8 @@ def _library_form(values: Values, value: Any) -> Any:
     try:
         if isinstance(value, Atoms):
             return ["structure", structure_digest(value)]
-        if isinstance(value, GetPropertiesMixin) and hasattr(value, "parameters"):
-            # Its results and cached atoms come and go with use; what it was made with stays.
-            return ["calculator", values.form(type(value)), values.form(dict(value.parameters))]
+        if isinstance(value, GetPropertiesMixin):
+            return _calculator(values, value)
         if isinstance(value, np.ufunc):
             return ["ufunc", value.__name__]
         if type(value) is np.ndarray and value.dtype.kind in "biufc":
@@ -159,6 +219,25 @@ def _library_form(values: Values, value: Any) -> Any:
         return ["packed", encode(value, pickles=False, compress=False)]
     except InputError:
         return None
+
+
+def _calculator(values: Values, value: Any) -> Any:
+    """What a calculator was made with: its parameters, and whatever else it keeps but results and caches."""
+    parameters = getattr(value, "parameters", None)  # ASE's own class for them is a dict with a second face
+    told = dict(parameters) if isinstance(parameters, Mapping) else parameters
+    known = ["calculator", values.form(type(value)), values.form(told)]
+    try:
+        return [*known, values.reduced(value, type(value))]
+    except Unhashable as error:
+        raise Unhashable(str(error), known) from error
+
+
+def _tensor(values: Values, value: Any) -> Any:
+    try:
+        array = value.detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:  # NumPy has no bfloat16; a sparse tensor is no array
+        raise Unhashable(_name(type(value))) from error
+    return ["tensor", values.form(array)]
 
 
 def _method(values: Values, value: types.MethodType) -> Any:
@@ -185,7 +264,14 @@ def _descriptor(values: Values, value: Any) -> Any:
 
 
 def _enum(values: Values, value: enum.Enum) -> Any:
-    return ["enum", values.form(type(value)), value.name]
+    # Where its class has no source, and for flags that were put together, the name does not tell the value.
+    return ["enum", values.form(type(value)), value.name, values.form(value.value)]
+
+
+def _set(values: Values, value: set[Any] | frozenset[Any]) -> Any:
+    """Of a class derived from these; pickle keeps its members in the order of hashing."""
+    form = values.form
+    return ["set", form(type(value)), form(frozenset(value)), form(getattr(value, "__dict__", None))]
 
 
 def _path(_: Values, value: PurePath) -> Any:
@@ -207,6 +293,7 @@ _METHODS: tuple[tuple[Any, Callable[[Any, Any], Any]], ...] = (
     (property, _property),
     ((staticmethod, classmethod, functools.cached_property), _descriptor),
     (enum.Enum, _enum),
+    ((set, frozenset), _set),
     (PurePath, _path),
     (logging.Logger, _logger),
     (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
+_MAKERS = frozenset({"types", "abc"})  # classes made by a call there are called after them
 _OURS = "mlipcluster"  # named in the environment by version or commit, wherever it lies
 
 
@@ -45,6 +46,8 @@ def is_user_function(function: types.FunctionType) -> bool:
 def is_user_class(cls: type) -> bool:
     """Whether a class is the user's, by the module it says it is from."""
     module = sys.modules.get(cls.__module__)
+    if cls.__module__ in _MAKERS and getattr(module, cls.__qualname__, None) is not cls:
+        return True
     return cls.__module__.partition(".")[0] != _OURS and (module is None or is_user_module(module))
 
 

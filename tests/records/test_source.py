@@ -755,3 +755,181 @@ def test_value_digests():
     assert value_digest(lambda x: x) is not None
     assert value_digest([np.random.default_rng(1)]) is None
     assert value_digest(types.SimpleNamespace(a=1)) != value_digest(types.SimpleNamespace(a=2))
+
+
+# --- what a value is made of -----------------------------------------------------------------------------------------
+
+CALCULATORS = """
+import numpy as np
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
+from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import LinearCombinationCalculator
+from ase.calculators.singlepoint import SinglePointCalculator
+
+
+class Shifted(EMT):
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+
+def harmonic(k):
+    return HarmonicCalculator(HarmonicForceField(bulk("Cu"), hessian_x=np.eye(3) * k))
+
+
+def protocol(atoms):
+    return calc
+
+
+calc = """
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Shifted(1)", "Shifted(2)"),
+        ("LinearCombinationCalculator([EMT(), EMT()], [1, 2])", "LinearCombinationCalculator([EMT(), EMT()], [1, 3])"),
+        ("harmonic(1)", "harmonic(2)"),
+        ("SinglePointCalculator(bulk('Cu'), energy=1.0)", "SinglePointCalculator(bulk('Cu'), energy=2.0)"),
+    ],
+)
+def test_a_calculator_counts_by_whatever_it_was_made_with(load, one, other):
+    module = load(CALCULATORS + one)
+    before = describe(module.protocol)
+    assert difference(before.dependencies, describe(load(CALCULATORS + one).protocol).dependencies) == []
+    assert difference(before.dependencies, describe(load(CALCULATORS + other).protocol).dependencies) == [
+        "mine.calc changed"
+    ]
+    assert value_digest(module.calc) != value_digest(load(CALCULATORS + other).calc)
+
+
+@pytest.mark.parametrize(
+    "made", ["Shifted(1)", "LennardJones()", "LinearCombinationCalculator([EMT(), EMT()], [1, 2])"]
+)
+def test_a_calculator_that_was_used_is_still_the_same(load, made):
+    module = load(CALCULATORS + made)
+    before = describe(module.protocol)
+    from ase.build import bulk
+
+    for element in ("Cu", "Ag"):
+        module.calc.get_property("energy", bulk(element))
+    assert difference(before.dependencies, describe(module.protocol).dependencies) == []
+
+
+def test_a_calculator_that_holds_what_has_no_form_counts_by_its_class(load):
+    text = CALCULATORS + "Shifted(np.random.default_rng())\n"
+    before = describe(load(text).protocol)
+    assert unhashable(before) == ["mine.calc"]
+    assert value_digest(load(text).calc) is None
+    assert describe(load(text).protocol).digest == before.digest
+    assert describe(load(text.replace("= shift", "= (shift,)")).protocol).digest != before.digest
+
+
+@pytest.mark.parametrize("imported", ["from helper import q", "import helper; q = helper.q"])
+def test_an_import_in_a_long_function_counts(load, tmp_path, imported):
+    constants = "".join(f"    x += {number}.5\n" for number in range(300))  # bytecode counts beyond 255 in two steps
+    text = f"def protocol(atoms):\n    x = 0\n{constants}    {imported}\n    return q(x)\n"
+    folder = tmp_path / "long"
+    helper = load("def q(x):\n    return x\n", "helper", folder)
+    protocol = load(text, folder=folder).protocol
+    before = describe(protocol)
+    sys.modules["helper"] = helper
+    assert any(name.startswith("helper") for name in before.dependencies)
+    assert describe(protocol).digest == before.digest
+    load("def q(x):\n    return -x\n", "helper", folder)
+    linecache.clearcache()
+    assert describe(protocol).digest != before.digest
+
+
+MADE = {
+    "E.A.value": "E = enum.Enum('E', {'A': 1})",
+    "A.value": "A = enum.Enum('E', {'A': 1}).A",
+    "N().a": "N = make_dataclass('N', [('a', int, 1)])",
+    "N().b": "N = make_dataclass('N', [('b', int, field(default_factory=lambda: 1))])",
+    "D().a": "def make():\n    return 1\n\n@dataclass\nclass D:\n    a: int = field(default_factory=make)",
+    "B.a": "B = abc.ABCMeta('B', (), {'a': 1})",
+    "T._a_": "T = type('T', (), {'_a_': 1})",
+    "K._a_": "class K:\n    pass\n\nK._a_ = 1",
+    "K.__a__": "class K:\n    pass\n\nK.__a__ = 1",
+}
+
+
+@pytest.mark.parametrize("use", MADE)
+def test_what_classes_hold_counts_however_they_were_made(load, use):
+    text = f"import abc, enum\nfrom dataclasses import *\n{MADE[use]}\ndef protocol(atoms):\n    return {use}\n"
+    before = describe(load(text).protocol)
+    assert unhashable(before) == []
+    assert describe(load(text).protocol).digest == before.digest
+    assert describe(load(text.replace("1", "2")).protocol).digest != before.digest
+
+
+UNORDERED = """
+import datetime
+import enum
+from pathlib import Path
+
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
+
+
+class Mode(enum.Enum):
+    A = "a"
+    B = "b"
+    C = "c"
+
+
+class Names(set):
+    pass
+
+
+def add(n):
+    return lambda x: x + n
+
+
+def kind(n):
+    class Kind:
+        width = n
+
+    return Kind
+
+
+def using(value):
+    return lambda atoms: value
+
+
+values = {
+    "members": {Mode.A, Mode.B, Mode.C},
+    "keys": dict.fromkeys({Mode.A, Mode.B, Mode.C}, 1),
+    "paths": {Path("a"), Path("b"), Path("c"), Path("d")},
+    "dates": {datetime.date(2020, 1, day) for day in range(1, 9)},
+    "tuples": {(1, Mode.A), (1, Mode.B), (1, Mode.C)},
+    "a set of one's own": Names("abcdef"),
+    "functions": {add(n) for n in range(8)},
+    "classes": {kind(n) for n in range(8)},
+    "instances": {kind(n)() for n in range(8)},
+    "a mixture": SumCalculator([EMT(), LennardJones()]),
+}
+"""
+_EACH_VALUE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import mine
+from mlipcluster.records.identity import parameters_digest
+from mlipcluster.records.source import describe
+for name, value in mine.values.items():
+    print(name, describe(mine.using(value)).digest, parameters_digest({"x": value}))
+"""
+
+
+def test_the_order_of_hashing_plays_no_part(tmp_path):
+    (tmp_path / "mine.py").write_text(UNORDERED)
+    found = []
+    for seed in ("1", "2", "3", "4"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", _EACH_VALUE, str(tmp_path)]
+        found.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    for other in found[1:]:
+        assert other == found[0]
