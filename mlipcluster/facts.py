@@ -16,6 +16,9 @@ from mlipcluster.environments.measure import measure
 from mlipcluster.files import sha256_file, write_atomic
 from mlipcluster.records.identity import digest
 
+SCRATCH = "scratch"
+"""Stands for the hash of a file that a calculator writes again and again."""
+
 
 @dataclass(frozen=True)
 class CalculatorFacts:
@@ -62,9 +65,10 @@ def facts_here(calculators: Mapping[str, CalculatorSpec], cache: Path) -> Calcul
         if entry is None or entry["spec"] != _key(spec):
             return None
         provenance = Provenance.from_json(entry["provenance"])
-        if any(_sha256(file.path) != file.sha256 for file in _files(provenance)):
+        late = _late(known, name, spec)
+        if any(_sha256(file.path) != file.sha256 for file in _files(provenance) if late.get(file.path) != SCRATCH):
             return None
-        told[name] = _digest(spec, provenance, measure(spec.interpreter).digest, _late(known, name, spec))
+        told[name] = _digest(spec, provenance, measure(spec.interpreter).digest, late)
     return CalculatorFacts(measure().digest, told)
 
 
@@ -82,32 +86,33 @@ def remember_late(introduction: Introduction, cache: Path) -> None:
     """Keep which files calculators opened only while they worked.
 
     They are not known before the first call, so they are no part of its identity; but when their bytes change later,
-    the identity does.
+    the identity does. Files that turned out to be a calculator's scratch count no more.
     """
     known = _read(cache)
     before = json.dumps(known)
     for name, said in introduction.calculators.items():
         if (entry := known.get(name)) is not None:
             asked = {file.path for file in _files(Provenance.from_json(entry["provenance"]))}
-            for file in _files(Provenance.from_json(said["provenance"])):
-                if file.path not in asked:
+            now = Provenance.from_json(said["provenance"])
+            for file in _files(now):
+                if file.path not in asked and file.sha256:
                     entry["late"].setdefault(file.path, file.sha256)
+            entry["late"].update(dict.fromkeys(now.scratch, SCRATCH))
     if json.dumps(known) != before:
         write_atomic(cache, json.dumps(known, indent=1) + "\n")
 
 
-def _late(known: Mapping[str, Any], name: str, spec: CalculatorSpec) -> list[str]:
-    """SHA-256, as they are now, of the files opened late that are not what they were at first."""
+def _late(known: Mapping[str, Any], name: str, spec: CalculatorSpec) -> dict[str, str]:
+    """SHA-256, as they were at first, of the files opened late; or `SCRATCH`."""
     entry = known.get(name)
-    if entry is None or entry["spec"] != _key(spec):
-        return []
-    now = ((_sha256(path), first) for path, first in entry["late"].items())
-    return sorted(sha256 for sha256, first in now if sha256 not in ("", first))
+    return dict(entry["late"]) if entry is not None and entry["spec"] == _key(spec) else {}
 
 
-def _digest(spec: CalculatorSpec, provenance: Provenance, environment: str, late: list[str]) -> str:
-    files = sorted(file.sha256 for file in _files(provenance))
-    return digest({"spec": spec.identity(), "files": files, "environment": environment, "late": late})
+def _digest(spec: CalculatorSpec, provenance: Provenance, environment: str, late: Mapping[str, str]) -> str:
+    files = sorted(file.sha256 for file in _files(provenance) if late.get(file.path) != SCRATCH)
+    now = ((_sha256(path), first) for path, first in late.items() if first != SCRATCH)
+    changed = sorted(sha256 for sha256, first in now if sha256 not in ("", first))
+    return digest({"spec": spec.identity(), "files": files, "environment": environment, "late": changed})
 
 
 def _files(provenance: Provenance) -> tuple[Weight, ...]:

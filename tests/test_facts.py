@@ -4,7 +4,7 @@ import hashlib
 import json
 import site
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -23,9 +23,9 @@ def weight(path):
     return Weight(str(path), len(data), hashlib.sha256(data).hexdigest())
 
 
-def introduction(*weights):
+def introduction(*weights, scratch=()):
     here = measure()
-    provenance = Provenance("3.11", "python", "prefix", weights=tuple(weights))
+    provenance = Provenance("3.11", "python", "prefix", weights=tuple(weights), scratch=tuple(scratch))
     said = {"provenance": json.loads(json.dumps(asdict(provenance))), "environment": {"digest": here.digest}}
     return Introduction("name", {}, {"digest": here.digest}, {"": said})
 
@@ -86,6 +86,25 @@ def test_weights_opened_late_count_when_they_change(cache, model):
     changed = facts_here({"": SPEC}, cache)
     assert changed.calculators != asked.calculators
     model.write_bytes(b"weights")
+    assert facts_here({"": SPEC}, cache) == asked
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_file_that_turned_out_to_be_scratch_counts_no_more(cache, model, early):
+    asked = ask(cache, *([weight(model)] if early else []))
+    remember_late(introduction(weight(model)), cache)
+    model.write_bytes(b"another energy")
+    remember_late(introduction(scratch=[str(model)]), cache)
+    again = facts_here({"": SPEC}, cache)
+    model.write_bytes(b"a third energy")
+    assert facts_here({"": SPEC}, cache) == again
+    assert (again == asked) == (not early)
+    assert ask(cache, weight(model)) == again
+
+
+def test_a_late_file_that_could_not_be_hashed_is_not_remembered(cache, model):
+    asked = ask(cache)
+    remember_late(introduction(replace(weight(model), sha256="")), cache)
     assert facts_here({"": SPEC}, cache) == asked
 
 

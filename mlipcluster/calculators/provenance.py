@@ -43,6 +43,8 @@ class Provenance:
     code : tuple of Weight
         Modules that it imported from outside the standard library and the installed packages: they belong to no
         environment.
+    scratch : tuple of str
+        Files that were among the weights until the process wrote something else into them.
     threads : mapping
         Thread variables of its environment, and torch's own count.
     devices : tuple of str
@@ -58,6 +60,7 @@ class Provenance:
     implemented_properties: tuple[str, ...] = ()
     weights: tuple[Weight, ...] = ()
     code: tuple[Weight, ...] = ()
+    scratch: tuple[str, ...] = ()
     threads: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     build_seconds: float = field(default=0.0, compare=False)
@@ -69,7 +72,8 @@ class Provenance:
             del stated["build_seconds"]
         stated["weights"] = [asdict(weight) for weight in self.weights]
         stated["code"] = [asdict(module) for module in self.code]
-        stated["implemented_properties"], stated["devices"] = list(self.implemented_properties), list(self.devices)
+        for name in ("implemented_properties", "scratch", "devices"):
+            stated[name] = list(getattr(self, name))
         return stated
 
     @classmethod
@@ -80,7 +84,6 @@ class Provenance:
                 **stated,
                 "weights": tuple(Weight(**weight) for weight in stated.get("weights", ())),
                 "code": tuple(Weight(**module) for module in stated.get("code", ())),
-                "implemented_properties": tuple(stated.get("implemented_properties", ())),
-                "devices": tuple(stated.get("devices", ())),
+                **{name: tuple(stated.get(name, ())) for name in ("implemented_properties", "scratch", "devices")},
             }
         )

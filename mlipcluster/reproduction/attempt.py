@@ -102,8 +102,11 @@ class Attempt:
         for name in self.calculators:  # a process that served others too tells of them as well
             facts, other = (record["calculators"].get(name) or {} for record in (old, here))
             found += self._check_environment(_of(name), facts.get("environment"), other.get("environment"))
+            scratch = {path for one in (facts, other) for path in _said(one, "scratch")}
             for kind in FILES:
-                found += checks.check_files_read(_of(name), _files(facts, kind), _files(other, kind), kind)
+                then = [file for file in _said(facts, kind) if file["path"] not in scratch]
+                now = [file for file in _said(other, kind) if file["path"] not in scratch]
+                found += checks.check_files_read(_of(name), then, now, kind)
         if self.record["instance"]["seeds"] != new.record["instance"]["seeds"]:
             found.append(Difference(checks.SEEDS, "the protocols were not given the recorded seeds"))
         return found
@@ -117,7 +120,7 @@ class Attempt:
             checks.ENVIRONMENT: all([metadata["environment"], *(one.get("environment") for one in facts)]),
             checks.CODE: bool(metadata["protocols"]),
             checks.CALCULATOR: bool(self.recorded),
-            checks.WEIGHTS: any(_files(one, checks.WEIGHTS) for one in facts),
+            checks.WEIGHTS: any(_said(one, checks.WEIGHTS) for one in facts),
             checks.SEEDS: bool(self.record["instance"]["seeds"]),
         }
         return tuple(kind for kind, holds in held.items() if holds)
@@ -180,7 +183,7 @@ class Attempt:
         if spec.interpreter.exists() and not self.where.elsewhere:
             found += self._check_environment(_of(name), facts.get("environment"), measure(spec.interpreter))
         for kind in FILES:
-            found += checks.check_files(_of(name), _files(facts, kind), kind)
+            found += checks.check_files(_of(name), _said(facts, kind), kind)
         return found
 
     def _check_environment(
@@ -245,7 +248,7 @@ def _named(calculators: Mapping[str, CalculatorSpec]) -> dict[str, Any]:
     return {"calculators": dict(calculators)} if calculators else {}
 
 
-def _files(facts: Mapping[str, Any], kind: str) -> Sequence[Mapping[str, Any]]:
+def _said(facts: Mapping[str, Any], kind: str) -> Sequence[Any]:
     return (facts.get("provenance") or {}).get(kind) or ()
 
 

@@ -23,6 +23,7 @@ def describe(calculation: Calculation, watch: WeightsWatch) -> dict[str, Any]:
         "versions": _versions(),
         "implemented_properties": calculation.implemented_properties,
         "weights": watch.found(),
+        "scratch": watch.scratch,
         "code": watch.found_code(),
         "threads": _threads(),
         "devices": _devices(calculation.calculator),

@@ -177,6 +177,7 @@ class Server:
 
 def _files_named_in(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [value] if os.path.isfile(value) else []
+        path = os.path.expanduser(value)
+        return [path] if os.path.isfile(path) else []
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return [path for item in values for path in _files_named_in(item)]

@@ -5,6 +5,9 @@ standard library, or lies outside the interpreter and the system and is not code
 code are read off ``/proc/self/maps``, and files that the calculator's own arguments name count as well. Code counts
 when it lies outside the standard library and the installed packages; ``sys.modules`` tells what no hook sees: compiled
 modules, and what was imported before the hook.
+
+What this process itself wrote counts when it stays as it is, as a download does; what is written again and again, or
+removed, is the calculator's scratch.
 """
 
 from __future__ import annotations
@@ -28,6 +31,14 @@ CODE_SUFFIXES = (".py", ".pyc", ".pyi", ".so", ".dylib", ".pth", ".egg-link", ".
 SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/run/", "/var/", "/opt/conda/")
 #: Caches and settings of libraries: no parameters, and different on every machine.
 INCIDENTAL_PARTS = ("/.config/", "/matplotlib/", ".dist-info/", ".egg-info/", "/__pycache__/", "/.git/", "/fontconfig/")
+#: Credentials: not even their hashes are anybody's business.
+SECRET_NAMES = (
+    *(".netrc", "_netrc", ".env", ".pypirc", ".git-credentials", "credentials", "token", "stored_tokens"),
+    "kaggle.json",
+)
+WRITING_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+#: How many written files are kept in mind.
+KEPT_WRITTEN = 10_000
 
 
 class Opened(NamedTuple):
@@ -56,6 +67,10 @@ class WeightsWatch:
         self._own = tuple(os.path.join(folder, "") for folder in (*prefixes, *ignored)) + SYSTEM_FOLDERS
         self._ignored = tuple(os.path.join(folder, "") for folder in (*ignored, os.path.dirname(__file__)))
         self._seen: dict[str, Opened] = {}
+        self._many = 1000  # files seen, from which on those that have gone are looked for
+        self._written: dict[str, str] = {}  # by this process: SHA-256 as it was told, empty before
+        self._scratch: set[str] = set()
+        self._told_scratch: set[str] = set()
         self._code: dict[str, Opened] = {}
         self._modules: set[str] = set()  # names of those that were looked at
         self._hashes: dict[Opened, str] = {}
@@ -68,17 +83,23 @@ class WeightsWatch:
         sys.addaudithook(self._hook)
 
     def add(self, path: str) -> None:
-        """Count *path*, whatever its name, if it is a file."""
-        self._remember(os.path.abspath(path))
+        """Count *path*, whatever its name, if it is a file that holds no credentials."""
+        if os.path.basename(path) not in SECRET_NAMES:
+            self._remember(os.path.abspath(path))
 
     def found(self) -> list[dict[str, Any]]:
         """Path, size and SHA-256 of each file seen so far; the hash is empty if the file has changed since."""
         self._own_thread.busy = True
         try:
             self._look_at_maps()
-            return self._listed(self._seen)
+            return self._listed(self._lasting())
         finally:
             self._own_thread.busy = False
+
+    @property
+    def scratch(self) -> list[str]:
+        """Files that were told among those seen, and that this process has changed since: they are no parameters."""
+        return sorted(self._told_scratch)
 
     def found_code(self) -> list[dict[str, Any]]:
         """The same of each module that was imported from outside the standard library and the installed packages."""
@@ -95,19 +116,63 @@ class WeightsWatch:
             for _, opened in sorted(files.items())
         ]
 
+    def _lasting(self) -> dict[str, Opened]:
+        """Of the files seen, those that are no scratch."""
+        lasting: dict[str, Opened] = {}
+        own: set[str] = set()
+        for path, opened in list(self._seen.items()):
+            sha256 = self._sha256(opened)
+            if path in self._written:
+                if not self._is_lasting(path, sha256) or sha256 in own:  # or downloaded once more, elsewhere
+                    continue
+                own.add(sha256)
+            elif not sha256 and not os.path.lexists(path):
+                self._seen.pop(path, None)
+                continue
+            lasting[path] = opened
+        return lasting
+
+    def _is_lasting(self, path: str, sha256: str) -> bool:
+        """Whether a file that this process wrote is what it was when it was read, and was told."""
+        told = self._written[path]
+        exists = os.path.lexists(path)
+        if exists and sha256 and told in ("", sha256):
+            self._written[path] = sha256
+            return True
+        if exists:
+            self._scratch.add(path)
+            if told:
+                self._told_scratch.add(path)
+        self._seen.pop(path, None)
+        return False
+
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and not getattr(self._own_thread, "busy", False):
+        if event in ("open", "os.rename") and not getattr(self._own_thread, "busy", False):
             with contextlib.suppress(Exception):  # it would come out of the calculator's own open()
-                self._opened(*arguments)
+                (self._opened if event == "open" else self._renamed)(*arguments)
 
     def _opened(self, path: Any, mode: str | None, flags: int) -> None:
-        if isinstance(path, int) or (flags or 0) & os.O_ACCMODE == os.O_WRONLY or (mode and set(mode) & set("wxa")):
+        if isinstance(path, int):
             return
         full = os.path.abspath(os.fsdecode(path))
+        writes = bool((flags or 0) & WRITING_FLAGS or (mode and set(mode) & set("wxa")))
+        if writes or (flags or 0) & os.O_RDWR or (mode and "+" in mode):
+            self._note_written(full)
+        if writes or full in self._scratch:
+            return
         if full.endswith((".py", ".pyc")):
             self._imported(full)
         elif full in self._seen or self._counts(full):
             self._remember(full)  # each time: it may be another file by now
+
+    def _renamed(self, source: Any, target: Any, *_: Any) -> None:
+        if os.path.abspath(os.fsdecode(source)) in self._written:
+            self._note_written(os.path.abspath(os.fsdecode(target)))
+
+    def _note_written(self, path: str) -> None:
+        self._written[path] = self._written.pop(path, "")
+        if len(self._written) > KEPT_WRITTEN:
+            del self._written[next(iter(self._written))]
 
     def _imported(self, path: str) -> None:
         """Note a module of the user's own, which belongs to no environment."""
@@ -122,6 +187,8 @@ class WeightsWatch:
 
     def _counts(self, path: str) -> bool:
         in_packages = path.startswith(self._packages)
+        if os.path.basename(path) in SECRET_NAMES:
+            return False
         if any(part in path for part in INCIDENTAL_PARTS) or (path.startswith(self._stdlib) and not in_packages):
             return False
         name = path.lower()
@@ -135,6 +202,10 @@ class WeightsWatch:
         opened = _look(path)
         if opened is not None:
             self._seen[path] = opened
+        if len(self._seen) > self._many:
+            seen = list(self._seen.items())
+            self._seen = {path: opened for path, opened in seen if opened in self._hashes or _look(path)}
+            self._many = 2 * len(self._seen) + 1000
 
     def _look_at_modules(self) -> None:
         """Add the modules that were imported since the last look and that the hook has not seen."""
@@ -150,7 +221,7 @@ class WeightsWatch:
         if (size := _mapped_size()) is None or size != self._mapped_size:  # the kernel takes 1 ms to list the maps
             self._mapped_size = size
             self._mapped = {path for path in _mapped_files() if path.lower().endswith(SUFFIXES) and self._counts(path)}
-        for path in self._mapped:
+        for path in self._mapped - self._scratch:
             self._remember(path)  # known or not: a mapped file is what it is now
 
     def _sha256(self, opened: Opened) -> str:

@@ -16,6 +16,7 @@ from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.provenance import Provenance, Weight
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.socket_worker.serve import _files_named_in
 
 
 @pytest.fixture
@@ -114,6 +115,26 @@ def test_arguments_that_name_a_file_are_looked_at_again_when_the_factory_runs_ag
     assert hashes == [hashlib.sha256(content).hexdigest() for content in (b"1.0", b"2.00")]
 
 
+def test_a_file_that_the_calculator_writes_and_reads_is_no_weight(trial, tmp_path, cu):
+    path = tmp_path / "job.out"
+    with SocketCalculator(trial("WritesAndReads", args=[str(path)])) as calculator:
+        told = []
+        for _ in range(3):
+            cu.positions += 0.1
+            calculator.get_property("energy", cu)
+            told.append(calculator.provenance())
+    assert [weight.path for weight in told[0].weights] == [str(path)]  # one could take it for a download
+    assert [provenance.weights for provenance in told[1:]] == [(), ()]
+    assert [provenance.scratch for provenance in told] == [(), (str(path),), (str(path),)]
+    assert Provenance.from_json(json.loads(json.dumps(told[2].to_json()))) == told[2]
+
+
+def test_a_file_that_an_argument_names_by_the_users_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").write_text("weights")
+    assert _files_named_in([("~/model",), {"also": "~/nothing"}]) == [str(tmp_path / "model")]
+
+
 def test_the_code_of_a_calculator_under_paths(trial):
     with WorkerHost(trial("Trial")) as host:
         (module,) = host.start().code
@@ -137,7 +158,7 @@ def test_the_time_of_building_tells_no_two_apart():
     assert one != replace(one, code=(Weight("m.py", 1, "cd"),))
 
 
-def test_a_provenance_from_before_code_was_told():
+def test_a_provenance_from_before_code_and_scratch_were_told():
     stated = Provenance("3.11", "python", "prefix").to_json()
-    del stated["code"]
-    assert Provenance.from_json(stated).code == ()
+    del stated["code"], stated["scratch"]
+    assert Provenance.from_json(stated).code == Provenance.from_json(stated).scratch == ()

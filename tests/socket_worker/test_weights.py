@@ -137,6 +137,79 @@ def test_a_mapped_file_that_was_replaced_is_told_as_it_is_now(watch, tmp_path):
         assert found[str(path)] == hashlib.sha256(content).hexdigest()
 
 
+def written(watch, path, content):
+    watch._hook("open", (str(path), "w", os.O_WRONLY | os.O_CREAT))
+    path.write_text(content)
+
+
+def test_what_the_process_writes_again_and_again_is_scratch(watch, tmp_path):
+    path = tmp_path / "job.out"
+    written(watch, path, "1")
+    assert str(path) in opened(watch, str(path))  # it may be a download, so far
+    written(watch, path, "2.0")
+    assert opened(watch, str(path)) == {}
+    assert watch.scratch == [str(path)]
+    assert opened(watch, str(path)) == {}
+
+
+def test_what_changes_before_it_was_ever_told_is_scratch_that_nobody_need_know_of(watch, tmp_path):
+    path = tmp_path / "job.out"
+    written(watch, path, "1")
+    watch._hook("open", (str(path), "r", os.O_RDONLY))
+    written(watch, path, "2.0")
+    assert watch.found() == []
+    assert watch.scratch == []
+
+
+def test_temporary_files_that_have_gone_are_forgotten(watch, tmp_path):
+    for number in range(3):
+        path = tmp_path / f"x{number}.out"
+        written(watch, path, "1")
+        watch._hook("open", (str(path), "r", os.O_RDONLY))
+        path.unlink()
+        assert watch.found() == []
+    assert watch._seen == {}
+
+
+def test_files_that_have_gone_are_forgotten_even_if_nobody_asks(watch, tmp_path):
+    path = tmp_path / "x.out"
+    for number in range(1500):
+        path = path.rename(tmp_path / f"x{number}.out") if number else path
+        path.write_text("1")
+        watch._hook("open", (str(path), "r", os.O_RDONLY))
+    assert len(watch._seen) < 1000
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_download_counts(watch, tmp_path, moved):
+    part, path = tmp_path / ("model.pt.part" if moved else "model.pt"), tmp_path / "model.pt"
+    for _ in range(2):  # the second time it is the same again
+        written(watch, part, "weights")
+        if moved:
+            watch._hook("os.rename", (str(part), str(path), -1, -1))
+            part.rename(path)
+        assert opened(watch, str(path))[str(path)]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert watch.scratch == []
+
+
+def test_what_somebody_else_replaces_is_no_scratch(watch, tmp_path):
+    path = tmp_path / "w.pt"
+    for content in (b"old", b"newer"):
+        path.write_bytes(content)
+        assert opened(watch, str(path))[str(path)]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert watch.scratch == []
+
+
+@pytest.mark.parametrize("name", [".netrc", "huggingface/token", ".aws/credentials"])
+def test_credentials_do_not_count(watch, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("secret")
+    assert opened(watch, str(path)) == {}
+    watch.add(str(path))
+    assert watch.found() == []
+
+
 @pytest.fixture
 def module(monkeypatch):
     """Put a module of a file into ``sys.modules``."""

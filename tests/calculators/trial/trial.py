@@ -208,6 +208,18 @@ class ReadsWeights(Trial):
         self.weights = Path(self.file).read_bytes()
 
 
+class WritesAndReads(Trial):
+    """As those do that run a program: in and out through files."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = Path(file)
+
+    def work(self, atoms, *_):
+        self.file.write_text(str(atoms.positions.sum()))
+        self.file.read_text()
+
+
 class Cached(BaseCalculator):
     """One that leaves bookkeeping to ASE's newer base class."""
 
