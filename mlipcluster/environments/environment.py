@@ -23,8 +23,8 @@ class Package:
         Normalised name (PEP 503) and version.
     source : str
         Where it came from: ``"index"``; ``"conda"``; ``"git+<url>@<sha1>"``; ``"file:<name>[#sha256=…]"`` for a
-        local file or folder; ``"<url>[#sha256=…]"``; ``"editable:<name>[@<sha1>[+dirty]]"``. No paths of this machine
-        and no credentials.
+        local file or folder; ``"<url>[#sha256=…]"`` or ``"<url>#record=…"`` for an archive's address;
+        ``"editable:<name>[@<sha1>[+dirty]]"``. No paths of this machine and no credentials.
     build, channel : str
         Of a conda package.
     """

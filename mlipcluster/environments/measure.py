@@ -17,6 +17,8 @@ from mlipcluster.environments.managers import find_manager
 from mlipcluster.errors import MeasureError
 from mlipcluster.process import run_command
 
+INSTALLED = frozenset({"site-packages", "dist-packages"})  # what lies beneath was installed; other code is the user's
+
 
 def measure(python: str | os.PathLike[str] | None = None) -> Environment:
     """Measure the environment of an interpreter.
@@ -80,8 +82,8 @@ def interpreter(python: str | os.PathLike[str] | None) -> Path:
 def _run(python: str | os.PathLike[str] | None) -> dict[str, Any]:
     program = interpreter(python)
     command = [str(program), "-I", measure_script.__file__]
-    if python is None and site.ENABLE_USER_SITE:
-        command.append("--user")  # this process imports from there, so it belongs to what is measured
+    if python is None:
+        command += _beyond()
     try:
         done = run_command(command, timeout=60)
         answer = json.loads(done.stdout) if done.returncode == 0 else None
@@ -94,6 +96,17 @@ def _run(python: str | os.PathLike[str] | None) -> dict[str, Any]:
             "is it a Python >= 3.9?"
         )
     return answer
+
+
+def _beyond() -> list[str]:
+    """Where this process imports packages from that its interpreter alone would not: they belong to what is measured.
+
+    Folders on ``PYTHONPATH``, as modules of a cluster set it. Those of the user's own code are left out: that is told
+    by its source.
+    """
+    folders = [os.path.abspath(folder) for folder in sys.path if folder]
+    installed = [folder for folder in folders if INSTALLED.intersection(Path(folder).parts)]
+    return [*(["--user"] if site.ENABLE_USER_SITE else []), *installed]
 
 
 def _packages(measured: Mapping[str, Any]) -> tuple[Package, ...]:
@@ -119,6 +132,9 @@ def _source(entry: Mapping[str, Any]) -> str:
         return f"editable:{entry['name']}{commit}{'+dirty' if entry.get('dirty') else ''}"
     if entry.get("vcs"):
         return f"{entry['vcs']}+{url}@{entry.get('commit', '')}"
-    digest = entry.get("hash") or (f"sha256:{entry['record']}" if entry.get("record") else "")
-    name = f"file:{url.rstrip('/').rpartition('/')[2]}" if url.startswith("file:") else url
-    return name + (f"#{digest.replace(':', '=')}" if digest else "")
+    local = url.startswith("file:")
+    name = f"file:{url.rstrip('/').rpartition('/')[2]}" if local else url
+    if entry.get("hash"):
+        return f"{name}#{entry['hash'].replace(':', '=', 1)}"
+    # At an address, #sha256= would be taken for the archive's own.
+    return f"{name}#{'sha256' if local else 'record'}={entry['record']}" if entry.get("record") else name

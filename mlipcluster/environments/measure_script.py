@@ -1,7 +1,8 @@
 """Prints, as JSON, everything installed in the Python that runs it.
 
-Stands alone: standard library only, Python >= 3.9, started as ``python -I measure_script.py [--user]`` (``--user``:
-with the user's own site-packages, where this Python uses them). The answer::
+Stands alone: standard library only, Python >= 3.9, started as ``python -I measure_script.py [--user] [folder ...]``.
+``--user``: with the user's own site-packages, where this Python uses them; folders: from which packages are imported
+before all others. The answer::
 
     {
         "schema": 1,
@@ -19,7 +20,8 @@ with the user's own site-packages, where this Python uses them). The answer::
 
 ``url`` and the fields after it come from PEP 610's ``direct_url.json``
 (https://packaging.python.org/en/latest/specifications/direct-url/) and are left out where they say nothing.
-``record`` is a digest of the files of a package installed from a local folder; ``sha1`` and ``dirty`` are the git
+``record`` is a digest of the files of a package installed from a local folder, or from an archive whose hash the
+installer did not keep, as uv does not; ``sha1`` and ``dirty`` are the git
 commit of an editable package's checkout and whether its tracked files differ from it.
 """
 
@@ -40,10 +42,13 @@ if TYPE_CHECKING:  # importing typing takes a tenth of the time that all this ta
 
 def main() -> None:
     """Print the answer."""
-    if "--user" in sys.argv[1:]:
+    folders = sys.argv[1:]
+    if folders[:1] == ["--user"]:
         import site
 
         site.addsitedir(site.getusersitepackages())
+        del folders[0]
+    sys.path[:0] = folders
     json.dump(measure(), sys.stdout)
     sys.stdout.write("\n")
 
@@ -147,18 +152,33 @@ def _origin(path: str) -> dict[str, Any]:
         )
         if found.get("editable"):
             found.update(_checkout(_local(url)))
-        elif "dir_info" in origin:
-            found["record"] = _files_digest(_read(os.path.join(path, "RECORD")))
+        elif not (vcs or found["hash"]):
+            found["record"] = _files_digest(path)
     except (ValueError, AttributeError, TypeError):
         return {}
     return {key: value for key, value in found.items() if value not in ("", None)}
 
 
-def _files_digest(record: str) -> str:
+def _files_digest(path: str) -> str:
     """Digest of the installed files, by RECORD: without scripts (which name the prefix), caches and metadata."""
     skipped = re.compile(r"^\"?\.\.|\.dist-info/|\.pyc,|__editable__")
-    lines = sorted(line for line in record.splitlines() if line and not skipped.search(line))
+    record = _read(os.path.join(path, "RECORD")).splitlines()
+    lines = sorted(_hashed(os.path.dirname(path), line) for line in record if line and not skipped.search(line))
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest() if lines else ""
+
+
+def _hashed(folder: str, line: str) -> str:
+    """A line of RECORD; where the wheel gave no hash, with that of the file."""
+    name, _, rest = line.rpartition(",")[0].rpartition(",")
+    if rest or not name:
+        return line
+    if name.startswith('"'):
+        name = name[1:-1].replace('""', '"')
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            return line + hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return line
 
 
 def _local(url: str) -> str:

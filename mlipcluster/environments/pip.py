@@ -45,6 +45,7 @@ def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
     if source.startswith("file:"):
         return [f"# {name} {version}: from {source[5:]} on the machine; install it from there"]
     if "://" in source:
+        source = source.partition("#record=")[0]
         part = f"#subdirectory={raw['subdirectory']}" if raw.get("subdirectory") and "#" not in source else ""
         return [f"{name} @ {source}{part}"]
     if "+" in version:

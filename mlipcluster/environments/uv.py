@@ -11,6 +11,7 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
 from mlipcluster.environments.measure_script import without_credentials
+from mlipcluster.errors import MeasureError
 
 
 def owns(measured: Mapping[str, Any]) -> bool:
@@ -19,13 +20,25 @@ def owns(measured: Mapping[str, Any]) -> bool:
 
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
-    """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise what pip's row says."""
+    """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise what pip's row says.
+
+    Raises
+    ------
+    MeasureError
+        One of the two cannot be read.
+    """
     project = _project(measured)
     if project is None:
         return pip.lock(measured, packages)
-    text = without_credentials((project / "uv.lock").read_text(encoding="utf-8"))
-    toml = without_credentials((project / "pyproject.toml").read_text(encoding="utf-8"))
+    text, toml = (_text(project / name) for name in ("uv.lock", "pyproject.toml"))
     return Lock(text, "uv.lock", toml, "pyproject.toml", drift(text, packages))
+
+
+def _text(path: Path) -> str:
+    try:
+        return without_credentials(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeasureError(f"{str(path)!r} cannot be read ({error}); make it a readable text in UTF-8") from error
 
 
 def drift(text: str, packages: tuple[Package, ...]) -> tuple[str, ...]:

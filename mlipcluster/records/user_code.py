@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
+from mlipcluster.environments.measure import INSTALLED
+
 _MAKERS = frozenset({"types", "abc"})  # classes made by a call there are called after them
 _OURS = "mlipcluster"  # named in the environment by version or commit, wherever it lies
 
@@ -57,7 +58,7 @@ def is_user_file(file: str) -> bool:
     if file.startswith("<frozen"):
         return False
     path = Path(os.path.abspath(file))
-    if _INSTALLED.intersection(path.parts):
+    if INSTALLED.intersection(path.parts):
         return False
     # Compared as written and as resolved: an environment's lib may be reached through links.
     return not any(_within(place, folder) for place in {path, _resolved(path)} for folder in _library_folders())

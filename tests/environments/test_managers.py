@@ -8,6 +8,7 @@ import pytest
 from mlipcluster.environments import uv as uv_row
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.measure import measure
+from mlipcluster.errors import MeasureError
 
 LOCK = """version = 1
 requires-python = ">=3.10"
@@ -68,6 +69,22 @@ def test_the_lock_of_the_folder_above_belongs_to_a_dot_venv_only(make_environmen
     _project(make_environment, tmp_path)
     other = make_environment("other", tmp_path / "project ü")
     assert measure(other.python).lock_name == "requirements.txt"
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml"])
+@pytest.mark.parametrize("damage", ["not text", "not readable"])
+def test_a_lock_that_cannot_be_read_is_named(make_environment, tmp_path, monkeypatch, name, damage):
+    environment = _project(make_environment, tmp_path)
+    file = tmp_path / "project ü" / name
+    file.write_bytes(b"\xff\xfe")
+    if damage == "not readable":
+
+        def refuse(path, **_):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(type(file), "read_text", refuse)
+    with pytest.raises(MeasureError, match=r"project ü.*cannot be read"):
+        measure(environment.python)
 
 
 def test_locked_versions():

@@ -141,6 +141,44 @@ def test_variables_of_the_user_do_not_matter(environment, tmp_path, monkeypatch)
     assert measure(environment.python).digest == before
 
 
+_THIS_PROCESS = """
+import sys
+from mlipcluster.environments.measure import measure
+sys.path[:0] = ["", sys.argv[1]]
+print(*(package for package in measure().packages if package.name in {"module-of-a-cluster", "numpy", "mine"}))
+"""
+
+
+def test_what_this_process_imports_from_further_folders_belongs_to_its_environment(tmp_path):
+    module = tmp_path / "modules" / "site-packages"
+    for folder, name in ((module, "module-of-a-cluster"), (module, "numpy"), (tmp_path / "mine", "mine")):
+        (folder / f"{name}-0.1.dist-info").mkdir(parents=True)
+        (folder / f"{name}-0.1.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 0.1\n")
+    path = os.pathsep.join([str(module), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-c", _THIS_PROCESS, str(tmp_path / "mine")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path / "mine", capture_output=True, text=True, check=True)
+    assert done.stdout == "module-of-a-cluster 0.1 numpy 0.1\n"
+
+
+@pytest.mark.parametrize("url", ["file:///home/me/w/wheel-4.whl", "https://h.org/wheel-4.whl"])
+def test_a_wheel_built_again_is_another_package_where_its_hash_was_not_kept(environment, url):
+    record = '"a, b.py",,\nwheel-4.dist-info/RECORD,,\n'
+    module = environment.site / "a, b.py"
+    module.write_text("x = 1\n")
+    installed = environment.install("wheel", "4", url=url, archive_info={}, record=record)
+    before = measure(environment.python)
+    (installed / "INSTALLER").write_text("uv")
+    assert measure(environment.python).digest == before.digest
+    module.write_text("x = 2\n")
+    again = measure(environment.python)
+    assert again.digest != before.digest
+    locked = [line for line in again.lock.splitlines() if not line.startswith("#")]
+    assert locked == ([f"wheel @ {url}"] if url.startswith("https") else [])  # no hash that the archive does not have
+    (installed / "RECORD").write_text("a.py,sha256=x,1\n")
+    assert measure(environment.python).digest not in {before.digest, again.digest}
+
+
 def test_the_environment_may_be_named_by_its_folder(environment):
     assert interpreter(environment.prefix) == environment.python
     assert measure(environment.prefix).digest == measure(environment.python).digest
