@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators import calculator as ases
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
 #: What factories call the argument that says where to compute, in the order in which they are tried.
@@ -82,7 +83,7 @@ class Calculation:
         self._pristine = False
         calculator = self.calculator
         if not self._is_usual:
-            return self._ask_one_by_one(atoms, properties)
+            return self._ask_one_by_one(atoms, properties, changes)
         if changes:
             _forget(calculator)
         missing = [name for name in properties if name not in calculator.results]
@@ -91,22 +92,32 @@ class Calculation:
         results: Mapping[str, Any] = calculator.results
         return results
 
-    def _ask_one_by_one(self, atoms: Atoms, properties: Sequence[str]) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
-        for name in properties:
-            if hasattr(self.calculator, "get_property"):
-                value = self.calculator.get_property(name, atoms)
-            else:
-                method = getattr(self.calculator, METHODS.get(name, ""), None)
-                if method is None:
-                    raise PropertyNotImplementedError(f"{name} property not implemented")
-                value = method(atoms)
-            if value is not None:
-                found[name] = value
-        known = getattr(self.calculator, "results", None)
-        return {**known, **found} if isinstance(known, Mapping) else found
+    def _ask_one_by_one(self, atoms: Atoms, properties: Sequence[str], changes: list[str]) -> Mapping[str, Any]:
+        """Ask in the calculator's own ways; its other results come along as far as they are surely of *atoms*."""
+        calculator = self.calculator
+        is_ases = isinstance(calculator, BASE)
+        if is_ases and changes:
+            _forget(calculator)
+        before = {} if is_ases else dict(_results_of(calculator))
+        found = {name: value for name in properties if (value := self._ask(atoms, name)) is not None}
+        others = {
+            name: value
+            for name, value in _results_of(calculator).items()
+            if name not in self._own_answers and not (name in before and before[name] is value)
+        }
+        return {**others, **found}
+
+    def _ask(self, atoms: Atoms, name: str) -> Any:
+        calculator = self.calculator
+        method = getattr(calculator, GETTERS.get(name, ""), None)
+        if hasattr(calculator, "get_property") and (method is None or name not in self._own_getters):
+            return calculator.get_property(name, atoms)
+        if method is None:
+            raise PropertyNotImplementedError(f"{name} property not implemented")
+        return method(atoms, force_consistent=True) if name == "free_energy" else method(atoms)
 
     def _build(self) -> None:
+        had_torch = "torch" in sys.modules
         seed_generators(BUILD_SEED)
         arguments = dict(self.spec.get("kwargs", {}))
         device = self.spec.get("device")
@@ -116,17 +127,26 @@ class Calculation:
         if not any(hasattr(self.calculator, name) for name in ("calculate", "get_property", *METHODS.values())):
             found = type(self.calculator).__name__
             raise TypeError(f"{self.spec['factory']!r} gave a {found}, not a calculator of ASE's")
-        self._pristine = True
-        # One of ASE's, with ASE's own get_property: then what that does can be done here, without comparing structures.
-        self._is_usual = (
-            isinstance(self.calculator, Calculator) and type(self.calculator).get_property is Calculator.get_property
-        )
+        # If it has only now loaded torch, it drew from a generator that could not be seeded: `prepare` builds another.
+        self._pristine = had_torch or "torch" not in sys.modules
+        self._look_at_getters()
         state = self.spec.get("state", "fresh")
         if state != "fresh" and not callable(getattr(self.calculator, state, None)):
             raise AttributeError(f"{type(self.calculator).__name__} has no method {state!r} for its defined state")
         torch = sys.modules.get("torch")
         if torch is not None and hasattr(torch, "set_num_threads"):
             torch.set_num_threads(int(self.spec.get("threads", 1)))
+
+    def _look_at_getters(self) -> None:
+        """Find out which properties are the calculator's own to answer.
+
+        For one of ASE's, with ASE's own getters, what these do can be done here, without comparing structures.
+        """
+        calculator = self.calculator
+        self._own_getters = {name for name, method in GETTERS.items() if not _is_ases(calculator, method)}
+        asks_itself = not _is_ases(calculator, "get_property")
+        self._own_answers = set(ases.all_properties) if asks_itself else self._own_getters
+        self._is_usual = isinstance(calculator, Calculator) and not asks_itself and not self._own_getters
 
 
 METHODS = {
@@ -140,6 +160,10 @@ METHODS = {
     "magmom": "get_magnetic_moment",
     "magmoms": "get_magnetic_moments",
 }
+#: As METHODS, with what ASE asks of the same method by a keyword.
+GETTERS = {**METHODS, "free_energy": "get_potential_energy"}
+#: What ASE's newer calculators are derived from, beside `Calculator`; ASE before 3.23 has none.
+BASE = getattr(ases, "BaseCalculator", Calculator)
 
 
 def seed_generators(seed: int) -> None:
@@ -165,6 +189,17 @@ def _device_argument(factory: Any) -> str:
     except (TypeError, ValueError):
         return DEVICE_ARGUMENTS[0]
     return next((name for name in DEVICE_ARGUMENTS if name in parameters), DEVICE_ARGUMENTS[0])
+
+
+def _is_ases(calculator: Any, method: str) -> bool:
+    """Whether the calculator has *method* from ASE's base classes, as it is there."""
+    own = getattr(getattr(calculator, method, None), "__func__", None)
+    return own is not None and own in (getattr(Calculator, method, None), getattr(BASE, method, None))
+
+
+def _results_of(calculator: Any) -> Mapping[str, Any]:
+    results = getattr(calculator, "results", None)
+    return results if isinstance(results, Mapping) else {}
 
 
 def _forget(calculator: Any) -> None:

@@ -18,6 +18,8 @@ import threading
 def die_with_parent(fd: int) -> None:
     """End this process as soon as every writing end of the pipe *fd* is closed.
 
+    One that leads its process group takes the group along, which is what it started.
+
     Parameters
     ----------
     fd : int
@@ -27,7 +29,8 @@ def die_with_parent(fd: int) -> None:
     if sys.platform.startswith("linux"):
         signal.signal(signal.SIGIO, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
-        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        leads = os.getpgrp() == os.getpid()
+        fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpid() if leads else os.getpid())
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     else:
         # Other kernels do not signal the end of a pipe; a thread does, as soon as it gets the interpreter lock.

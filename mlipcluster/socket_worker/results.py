@@ -51,7 +51,9 @@ def pack(results: Mapping[str, Any]) -> Packed:
     packed = Packed({}, {}, {}, [])
     arrays, scalars = packed.arrays, packed.scalars
     for name, value in results.items():
-        if isinstance(value, float):
+        if not isinstance(name, str):
+            packed.lost.append(str(name))
+        elif isinstance(value, float):
             scalars[name] = "numpy" if isinstance(value, np.generic) else "float"
             arrays[name] = np.array(value)
         elif isinstance(value, np.generic):
@@ -64,7 +66,7 @@ def pack(results: Mapping[str, Any]) -> Packed:
         elif _is_json(value):
             packed.values[name] = value
         else:
-            packed.lost.append(str(name))
+            packed.lost.append(name)
     return packed
 
 
@@ -81,7 +83,17 @@ def _as_array(value: Any) -> np.ndarray | None:
 
 
 def _is_json(value: Any) -> bool:
+    """Whether JSON gives *value* back as it is."""
     try:
-        return len(json.dumps(value)) <= MAX_JSON
+        return len(json.dumps(value)) <= MAX_JSON and _survives(value)
     except (TypeError, ValueError, RecursionError):
         return False
+
+
+def _survives(value: Any) -> bool:
+    """Whether nothing in *value* is what JSON writes as something else: a tuple, a number as key."""
+    if type(value) is dict:
+        return all(type(key) is str and _survives(item) for key, item in value.items())
+    if type(value) is list:
+        return all(map(_survives, value))
+    return isinstance(value, float) or type(value) in (str, int, bool, type(None))

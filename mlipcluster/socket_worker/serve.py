@@ -108,15 +108,17 @@ class Server:
 
     def _answer(self, client: Client, message: Message) -> None:
         try:
-            answer = self._handle(client, message)
+            buffers = self._frame(self._handle(client, message), message.id)
         except BaseException as error:  # noqa: BLE001 - sys.exit in a calculator is its caller's to know
-            answer = describe_error(error)
-        if isinstance(answer, Packed):
-            frame_head = self._head(answer)
-            set_id(frame_head, message.id)
-            client.send([frame_head, *body(answer.arrays)])
-        else:
-            client.send([encode(answer, request_id=message.id)])
+            buffers = [encode(describe_error(error), request_id=message.id)]
+        client.send(buffers)
+
+    def _frame(self, answer: Answer, request_id: int) -> list[Any]:
+        if not isinstance(answer, Packed):
+            return [encode(answer, request_id=request_id)]
+        head = self._head(answer)
+        set_id(head, request_id)
+        return [head, *body(answer.arrays)]
 
     def _handle(self, client: Client, message: Message) -> Answer:
         kind = message.header.get("kind")

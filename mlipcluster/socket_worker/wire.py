@@ -93,7 +93,15 @@ def layout(arrays: Mapping[str, np.ndarray]) -> list[list[Any]]:
 
 
 def head(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], request_id: int = 0) -> bytearray:
-    """Prefix and header of a frame that carries *arrays*; :func:`set_id` makes it a template."""
+    """Prefix and header of a frame that carries *arrays*; :func:`set_id` makes it a template.
+
+    Raises
+    ------
+    FrameError
+        It is more than a frame carries.
+    """
+    if len(arrays) > MAX_ARRAYS:
+        raise FrameError(f"{len(arrays)} arrays; at most {MAX_ARRAYS} travel in one message")
     full = {**header, "arrays": layout(arrays)} if arrays else dict(header)
     text = json.dumps(full, separators=(",", ":")).encode()
     text += b" " * padding(len(text))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlipcluster.calculators.pool import CalculatorPool
 from mlipcluster.calculators.registry import resolve
+from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorError, WorkerDiedError
 
 
@@ -72,6 +73,24 @@ def test_the_seed_decides_the_random_numbers_and_nothing_else_does(pool, trial):
     assert first != other
     with CalculatorPool() as cold, cold.lease(trial("Draws"), seed=1) as calculator:
         assert calculator.get_property("energy", bulk("Cu")) == first[0]
+
+
+def test_a_factory_that_is_the_first_to_load_torch_draws_as_it_does_later(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import random\ngenerator = random.Random(67280421310721)\n"
+        "manual_seed, rand = generator.seed, generator.random\n"
+    )
+    (tmp_path / "lazy.py").write_text(
+        "from ase.calculators.lj import LennardJones\n"
+        "def build():\n    import torch\n    return LennardJones(sigma=3.0, epsilon=torch.rand())\n"
+    )
+    spec = CalculatorSpec("lazy:build", paths=(str(tmp_path),))
+    energies = []
+    with CalculatorPool() as pool:
+        for _ in range(3):
+            with pool.lease(spec, seed=7) as calculator:
+                energies.append(calculator.get_property("energy", bulk("Ar", cubic=True)))
+    assert energies[0] == energies[1] == energies[2]
 
 
 def test_leases_one_after_another_share_a_worker(pool, emt):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -17,8 +18,8 @@ ctypes.PyDLL(None).sleep(600)
 """
 
 
-def start(code: str, fd: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code, str(fd)], pass_fds=[fd], stdout=subprocess.PIPE)
+def start(code: str, fd: int, **options: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code, str(fd)], pass_fds=[fd], stdout=subprocess.PIPE, **options)
 
 
 def test_the_kernel_ends_a_process_that_holds_the_interpreter_lock():
@@ -50,3 +51,18 @@ def test_an_inherited_ignored_or_blocked_signal_does_not_disarm_it(setting):
         assert process.stdout.readline() == b"ready\n"
         os.close(write)
         assert process.wait(60) == -signal.SIGIO
+
+
+def test_what_the_leader_of_a_group_started_ends_with_it():
+    read, write = os.pipe()
+    code = "import subprocess; subprocess.Popen(['sleep', '600'])\n" + BUSY_HOLDING_THE_LOCK
+    with start(code, read, start_new_session=True) as process:
+        os.close(read)
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            os.close(write)
+            assert select.select([process.stdout], [], [], 60)[0]  # both had it open
+            assert process.stdout.read() == b""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -239,6 +239,61 @@ class OldStyle:
         return np.full((len(atoms), 3), -1.0)
 
 
+class ReadsCharge(Trial):
+    """Its energy is the charge; ASE does not notice that one changes."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        Calculator.calculate(self, atoms, properties, system_changes)
+        self.results = {"energy": float(atoms.info.get("charge", 0)), "forces": np.zeros((len(atoms), 3))}
+
+
+class AsksItself(ReadsCharge):
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        return super().get_property(name, atoms, allow_calculation)
+
+
+class Shifted(Trial):
+    """Answers otherwise than its results say, as one does that adds a reference energy."""
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+
+    def work(self, *_):
+        self.results.update(stress=np.ones(6), free_energy=0.0)
+
+    def get_potential_energy(self, atoms=None, force_consistent=False):
+        return 100.0 + super().get_potential_energy(atoms, force_consistent)
+
+
+class FillsLazily:
+    """No base class; its results are those of whatever it was asked for last."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self):
+        self.results = {}
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        total = atoms.positions.sum()
+        self.results[name] = {"energy": total, "forces": atoms.positions * 1.0, "stress": np.full(6, total)}[name]
+        return self.results[name]
+
+
+class ManyResults(Trial):
+    """More than one frame carries, at its first calculation."""
+
+    calls = 0
+
+    def work(self, *_):
+        self.calls += 1
+        if self.calls == 1:
+            self.results = {f"array {number}": np.zeros(1) for number in range(2000)}
+
+
+class OddResults(Trial):
+    def work(self, *_):
+        self.results = {"by number": {1: 2.0}, ("a", "tuple"): 3.0, "pair": [(1, 2)], "plain": {"one": [2.0, None]}}
+
+
 def with_device(device="cpu"):
     return _named(f"device={device}")
 
