@@ -93,7 +93,7 @@ class Recorder:
         protocols = [{**p.source.to_json(), "pickle": encode(p.pickled)} for p in told.protocols]
         self._protocols = [protocols[: step + 1] for step in range(len(protocols))]
         self._names = [[p.name for p in told.protocols[: step + 1]] for step in range(len(protocols))]
-        self._calculators = {name: spec.to_json() for name, spec in told.calculators.items()}
+        self._calculators = {name: spec.recorded() for name, spec in told.calculators.items()}
         self.constants: list[object] = [self._git, *self._protocols, *self._names, self._calculators]
 
     def meet(self, introduction: Introduction) -> bool:

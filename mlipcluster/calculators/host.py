@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Seconds that a worker gets to end by itself.
 GRACE = 2.0
 QUOTED = 4000
+#: Fields of the spec that the worker is told; the rest is for its start, and for the record.
+TOLD = ("factory", "args", "kwargs", "paths", "device", "threads", "state")
 
 
 class WorkerGoneError(Exception):
@@ -251,7 +253,7 @@ class WorkerHost:
 
     def _configure(self, process: WorkerProcess) -> Provenance:
         spec = self.spec
-        stated = {**spec.identity(), "paths": list(spec.paths)}
+        stated = {name: value for name, value in spec.to_json().items() if name in TOLD}
         try:
             self._connection = process.connect()
             message = self._connection.request({"kind": "configure", "spec": stated}, timeout=spec.startup_timeout)

@@ -5,20 +5,32 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import InputError
 
 FRESH = "fresh"
+#: Stands in a record for the value of a variable whose name says that it is secret.
+HIDDEN = "<hidden>"
+SECRET = re.compile("token|secret|passw|key|auth|credential", re.IGNORECASE)
+#: Seconds; the milliseconds of a longer wait do not fit into what the system takes.
+LONGEST_TIMEOUT = 2_000_000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CalculatorSpec:
     """A calculator, described well enough to build it in another process. Hashable; survives a round trip through JSON.
+
+    Frozen to the bottom: a list among the arguments becomes a tuple, a dict one that cannot be changed. Variables whose
+    names contain ``token``, ``secret``, ``passw``, ``key``, ``auth`` or ``credential``, and credentials in addresses,
+    reach the calculator's process, and no record.
 
     Parameters
     ----------
@@ -68,8 +80,8 @@ class CalculatorSpec:
 
     def __post_init__(self) -> None:
         for name, value in (
-            ("args", tuple(_plain("args", self.args))),
-            ("kwargs", _plain("kwargs", dict(self.kwargs))),
+            ("args", _frozen(_plain("args", self.args))),
+            ("kwargs", _frozen(_plain("kwargs", dict(self.kwargs)))),
             ("python", os.fspath(self.python) if self.python is not None else None),
             ("paths", tuple(os.fspath(path) for path in _listed("paths", self.paths))),
             ("info_keys", tuple(_listed("info_keys", self.info_keys))),
@@ -86,10 +98,13 @@ class CalculatorSpec:
     def __hash__(self) -> int:
         return hash(self._text)
 
+    def __repr__(self) -> str:
+        return f"CalculatorSpec({', '.join(f'{name}={value!r}' for name, value in self.recorded().items())})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return CalculatorSpec.from_json, (self.to_json(),)
 
-    _text: str = field(init=False, repr=False, default="")
+    _text: str = field(init=False, default="")
 
     @property
     def label(self) -> str:
@@ -116,6 +131,19 @@ class CalculatorSpec:
                 stated[item.name] = _plain(item.name, value)
         return stated
 
+    def recorded(self) -> dict[str, Any]:
+        """As :meth:`to_json`, without what is secret: :data:`HIDDEN` stands for the values of variables named so."""
+        stated: dict[str, Any] = _without_credentials(self.to_json())
+        if self.environment:
+            pairs = stated["environment"]
+            stated["environment"] = [[name, HIDDEN if SECRET.search(name) else text] for name, text in pairs]
+        return stated
+
+    def revealed(self, variables: Mapping[str, str]) -> CalculatorSpec:
+        """This spec, where it was recorded, with its secret variables as they are in *variables*; or without them."""
+        found = ((name, variables.get(name) if text == HIDDEN else text) for name, text in self.environment)
+        return self.replace(environment=[pair for pair in found if pair[1] is not None])
+
     @classmethod
     def from_json(cls, stated: Mapping[str, Any]) -> CalculatorSpec:
         """The spec that :meth:`to_json` described."""
@@ -133,9 +161,14 @@ class CalculatorSpec:
         return CalculatorSpec.from_json({**self.to_json(), **changes})
 
     def identity(self) -> dict[str, Any]:
-        """What decides its answers: neither the timeouts, nor the name, nor where its Python and modules lie."""
-        names = ("factory", "args", "kwargs", "device", "threads", "state", "info_keys", "environment")
-        return {name: _plain(name, getattr(self, name)) for name in names}
+        """What decides its answers: neither the timeouts, nor the name, nor where its Python and modules lie.
+
+        Nothing secret is in it: another token opens the same model.
+        """
+        names = ("factory", "args", "kwargs", "device", "threads", "state", "info_keys")
+        stated = {name: _plain(name, getattr(self, name)) for name in names}
+        stated["environment"] = [[name, text] for name, text in self.environment if not SECRET.search(name)]
+        return dict(_without_credentials(stated))
 
     def _check(self) -> None:
         module, _, names = self.factory.partition(":") if isinstance(self.factory, str) else ("", "", "")
@@ -149,8 +182,11 @@ class CalculatorSpec:
             seconds = getattr(self, name)
             if seconds is None and name == "call_timeout":
                 continue
-            if not isinstance(seconds, (int, float)) or not seconds > 0:
-                raise InputError(f"{name} is {seconds!r}; give a positive number of seconds")
+            if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_TIMEOUT:
+                forever = ", or None to wait for ever" if name == "call_timeout" else ""
+                raise InputError(
+                    f"{name} is {seconds!r}; give a positive number of seconds, at most {LONGEST_TIMEOUT:,}{forever}"
+                )
         if not isinstance(self.state, str) or not self.state.isidentifier():
             raise InputError(f"state is {self.state!r}; give 'fresh' or the name of a method of the calculator")
         for name in ("device", "name"):
@@ -179,6 +215,22 @@ def _plain(name: str, value: Any) -> Any:
     raise InputError(
         f"{name} holds {value!r}, which JSON cannot; build such objects in a factory of your own and name that instead"
     )
+
+
+def _frozen(value: Any) -> Any:
+    """*value* as :func:`_plain` gives it, so that nobody can change it any more."""
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    return MappingProxyType({key: _frozen(item) for key, item in value.items()}) if isinstance(value, dict) else value
+
+
+def _without_credentials(value: Any) -> Any:
+    """*value* without the credentials in addresses in it."""
+    if isinstance(value, str):
+        return without_credentials(value) if "://" in value else value
+    if isinstance(value, list):
+        return [_without_credentials(item) for item in value]
+    return {key: _without_credentials(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _listed(name: str, value: Any) -> list[Any]:

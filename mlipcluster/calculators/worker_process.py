@@ -15,7 +15,7 @@ from pathlib import Path
 
 import mlipcluster.socket_worker
 from mlipcluster.calculators.connection import Connection, ConnectionLostError
-from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calculators.spec import HIDDEN, CalculatorSpec
 from mlipcluster.errors import CalculatorStartError
 
 WORKER_FOLDER = Path(mlipcluster.socket_worker.__file__).parent
@@ -169,7 +169,8 @@ class WorkerProcess:
         # the same in every worker, or sums over it differ in their last bits.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"PYTHONHASHSEED": "0", **dict.fromkeys(THREAD_VARIABLES, str(spec.threads))}
-        environment |= dict(spec.environment)
+        # What a record hides is inherited, if this process has it.
+        environment |= {name: text for name, text in spec.environment if text != HIDDEN}
         command = [str(spec.interpreter), "-s", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
         try:
             return subprocess.Popen(  # noqa: S603 - the interpreter is the user's choice

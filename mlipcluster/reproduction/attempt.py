@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -221,7 +222,7 @@ class Attempt:
                 )
             if not self.trust and key not in given:
                 check_calculator(key, spec)
-        return needed
+        return {key: spec if key in given else spec.revealed(os.environ) for key, spec in needed.items()}
 
     def _structure(self) -> Atoms | None:
         atoms = decode(self.record["instance"]["tasks"]["structure"], trust=self.trust)

@@ -17,7 +17,7 @@ from ase.build import bulk
 from mlipcluster.calculators import worker_process
 from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.socket_calculator import SocketCalculator
-from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calculators.spec import HIDDEN, LONGEST_TIMEOUT, CalculatorSpec
 from mlipcluster.calculators.worker_process import describe_exit
 from mlipcluster.errors import (
     CalculatorError,
@@ -123,6 +123,22 @@ def test_hostile_paths(tmp_path, cu):
 def test_threads_and_environment_variables(trial):
     with WorkerHost(trial("with_threads", threads=3, environment={"TRIAL": "!"})) as host:
         assert host.provenance().devices == ("3!",)
+
+
+def test_a_variable_whose_value_a_record_hides_is_inherited(trial, monkeypatch):
+    monkeypatch.setenv("TRIAL", "mine")
+    with WorkerHost(trial("with_threads", environment={"TRIAL": HIDDEN})) as host:
+        assert host.provenance().devices == ("1mine",)
+
+
+def test_credentials_in_an_address_reach_the_factory(trial):
+    with WorkerHost(trial("with_device", kwargs={"device": "http://me:word@gpu"})) as host:
+        assert host.provenance().devices == ("device=http://me:word@gpu",)
+
+
+def test_the_longest_timeout_can_be_waited_for(trial, cu):
+    with SocketCalculator(trial("Trial", call_timeout=LONGEST_TIMEOUT, startup_timeout=LONGEST_TIMEOUT)) as calculator:
+        assert calculator.get_property("energy", cu) == cu.positions.sum()
 
 
 @pytest.mark.parametrize("factory", ["with_device", "with_use_device"])

@@ -6,12 +6,13 @@ import pickle
 import sys
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calculators.spec import HIDDEN, CalculatorSpec
 from mlipcluster.errors import InputError
 
 JSON = st.recursive(
@@ -42,6 +43,7 @@ def test_round_trips(spec):
     for other in (
         CalculatorSpec.from_json(json.loads(json.dumps(spec.to_json()))),
         pickle.loads(pickle.dumps(spec)),
+        cloudpickle.loads(cloudpickle.dumps(spec)),
         copy.deepcopy(spec),
         spec.replace(),
     ):
@@ -83,6 +85,54 @@ def test_what_was_handed_in_may_change_afterwards():
     assert spec == CalculatorSpec("a:b", kwargs={"x": [1]})
 
 
+def test_it_cannot_be_changed():
+    """Else what it says of itself, and what a worker was started with, could differ."""
+    spec = CalculatorSpec("a:b", args=([1, {"y": 2}],), kwargs={"x": 1.0, "z": {"w": [1]}})
+    before = spec.to_json(), hash(spec)
+    for change in (
+        lambda: spec.kwargs.__setitem__("x", 2.0),
+        lambda: spec.kwargs.update(x=2.0),
+        lambda: spec.kwargs["z"].pop("w"),
+        lambda: spec.kwargs["z"]["w"].append(2),
+        lambda: spec.args[0][1].update(y=3),
+    ):
+        with pytest.raises((TypeError, AttributeError)):
+            change()
+    spec.to_json()["kwargs"]["x"] = 2.0
+    spec.identity()["args"][0].append(3)
+    assert (spec.to_json(), hash(spec)) == before
+
+
+SECRETIVE = CalculatorSpec(
+    "a:b",
+    args=("https://me:hunter2@models.org/m.pt",),
+    kwargs={"mirrors": ["http://x.org/m.pt?token=hunter2&rev=1"]},
+    environment={"HF_TOKEN": "hunter2", "MY_API_KEY": "hunter2", "HF_HOME": "/models"},
+)
+
+
+def test_secrets_reach_the_calculators_process_and_no_record():
+    assert "hunter2" not in str([SECRETIVE.recorded(), SECRETIVE.identity(), SECRETIVE])
+    assert SECRETIVE.recorded()["environment"] == [["HF_HOME", "/models"], ["HF_TOKEN", HIDDEN], ["MY_API_KEY", HIDDEN]]
+    assert dict(SECRETIVE.environment)["HF_TOKEN"] == "hunter2"
+    assert CalculatorSpec("a:b", kwargs={"x": 1}).recorded() == {"factory": "a:b", "kwargs": {"x": 1}}
+
+
+def test_another_token_opens_the_same_model():
+    for environment in ({"HF_TOKEN": "other"}, {}):
+        other = SECRETIVE.replace(environment={"HF_HOME": "/models", **environment})
+        assert other.identity() == SECRETIVE.identity()
+        assert other != SECRETIVE  # a worker of its own all the same
+    assert SECRETIVE.replace(environment={"HF_HOME": "/others"}).identity() != SECRETIVE.identity()
+
+
+def test_what_a_record_hides_is_looked_up_here():
+    recorded = CalculatorSpec.from_json(SECRETIVE.recorded())
+    assert recorded.identity() == SECRETIVE.identity()
+    here = recorded.revealed({"HF_TOKEN": "mine", "HF_HOME": "/elsewhere"})
+    assert here.environment == (("HF_HOME", "/models"), ("HF_TOKEN", "mine"))
+
+
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -102,6 +152,9 @@ def test_what_was_handed_in_may_change_afterwards():
         ({"startup_timeout": None}, "startup_timeout"),
         ({"call_timeout": -1}, "call_timeout"),
         ({"call_timeout": float("nan")}, "call_timeout"),
+        ({"call_timeout": 1e10}, "None to wait for ever"),
+        ({"call_timeout": float("inf")}, "None to wait for ever"),
+        ({"startup_timeout": 1e10}, "at most 2,000,000$"),
         ({"state": "re set"}, "state"),
         ({"state": None}, "state"),
         ({"info_keys": "charge"}, "info_keys"),

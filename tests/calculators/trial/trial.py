@@ -294,6 +294,12 @@ class OddResults(Trial):
         self.results = {"by number": {1: 2.0}, ("a", "tuple"): 3.0, "pair": [(1, 2)], "plain": {"one": [2.0, None]}}
 
 
+class NeedsToken(Trial):
+    def work(self, *_):
+        if os.environ.get("TRIAL_TOKEN") != "open sesame":
+            raise PermissionError("a gated model")
+
+
 def with_device(device="cpu"):
     return _named(f"device={device}")
 
