@@ -68,21 +68,40 @@ def measure() -> dict[str, Any]:
     }
 
 
+# An address, and no further than to the next: all between quotes, a whole line, or as far as there is no space.
+_ADDRESS = re.compile(
+    r"""(?<=")[\w+.-]{1,32}://(?:(?!://)[^"])*(?=")|(?<=')[\w+.-]{1,32}://(?:(?!://)[^'])*(?=')"""
+    r"""|^[\w+.-]{1,32}://(?:(?!://)[^"'])*$|://(?:(?!://)[^\s"'<>])+"""
+)
+_NAMED = (  # like a secret, in a query or after #
+    r"(?:[\w.-]{0,64}(?:token|secret|passw|pwd|sig|auth|credential|(?:access|account|api|shared)[_.-]?key)[\w.-]{0,64}"
+    r"|(?:[\w.-]{0,64}[_.-])?key|code|pw)=[^&#]*"
+)
+# A password may hold a slash, which it should not; digits and a slash are a port.
+_USER = re.compile(r"[^\s/?#]*@|[^\s/?#@:\[]*:(?!\d{0,5}(?:[/?#]|$))[^\s@]*@")
+
+
 def without_credentials(text: str) -> str:
     """Drop from each URL in *text* ``user:password@``, conda's ``/t/<token>`` and queries that are named like a secret.
 
     The user ``git`` of an SSH address stays: without it the address is another one.
     """
-    text = re.sub(r"([a-zA-Z][a-zA-Z0-9+.-]*://)([^\s/?#\"']*@)", _without_user, text)
-    text = re.sub(r"(https?://[^\s\"']*?)/t/[^\s/\"']+(?=/)", r"\1", text)
-    named = r"[\w.-]*(?:token|secret|passw|api_?key|sig|auth|credential)[\w.-]*=[^&#\s\"']*"
-    text = re.sub(r"(?i)(?<=[?&])" + named + "&", "", text)
-    return re.sub(r"(?i)[?&]" + named, "", text)
+    text = re.sub(r"\A[\w.+-]+:[^\s:@/]+@(?!sha\d+:)(?=[\w.-]+:)", "", text)  # of an address without a scheme
+    lines = text.split("\n")
+    return "\n".join(_ADDRESS.sub(_without_secrets, line) if "://" in line else line for line in lines)
 
 
-def _without_user(match: re.Match[str]) -> str:
-    keeps = match.group(1).endswith("ssh://") and match.group(2) == "git@"
-    return match.group(0) if keeps else match.group(1)
+def _without_secrets(match: re.Match[str]) -> str:
+    scheme, _, rest = match.group(0).partition("://")
+    kind = (match.string[max(0, match.start() - 5) : match.start()] + scheme).lower()
+    if not (kind.endswith("ssh") and rest.startswith("git@")):
+        rest = _USER.sub("", rest, count=1) if _USER.match(rest) else rest
+    path = re.split(r"[?#]", rest, maxsplit=1)[0]
+    tail = rest[len(path) :]
+    if kind.endswith(("http", "https")):
+        path = re.sub(r"/t/[^/\s@]+(?<!\.git)(?=[/\s]|$)", "", path)
+    tail = re.sub(rf"(?i)(?<=[?&#]){_NAMED}&", "", tail)
+    return f"{scheme}://{path}" + re.sub(rf"(?i)[?&#]{_NAMED}", "", tail)
 
 
 def _level() -> str:
