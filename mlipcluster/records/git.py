@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import InputError, MismatchError
+from mlipcluster.files import sha256_file
 
 if TYPE_CHECKING:
     from git import Repo
@@ -19,6 +22,9 @@ DIFF_BYTES = 1024 * 1024  # a longer diff is cut, and says so
 CODE_SUFFIXES = frozenset(
     {".c", ".cc", ".cfg", ".cpp", ".cu", ".f", ".f90", ".h", ".hpp", ".ini", ".ipynb", ".jl", ".pxd", ".py", ".pyi"}
     | {".pyx", ".sh", ".toml", ".txt", ".yaml", ".yml"}
+)
+SECRET_NAME = re.compile(  # changes of such files are told by their hash only
+    r"(?i)secret|credential|passw|\.netrc|\.env\b|(?<![a-z])(?:api|access|private)?(?:token|key)s?(?![a-z])"
 )
 RUN_FILES = ("run.json", "ledger.jsonl")  # a folder that holds one is a run's own, not part of the code
 
@@ -39,7 +45,8 @@ class GitState:
         Whether tracked files differ from the commit, or code lies there that git does not know.
     diff : str
         ``git diff HEAD``, followed by the untracked files that count: code and configuration (not what git ignores,
-        not run folders). Cut at 1 MB, which it then says.
+        not run folders). Cut at 1 MB, which it then says. Addresses in it are without credentials; files named like a
+        secret (:data:`SECRET_NAME`) are told by their hash.
     """
 
     sha1: str
@@ -170,29 +177,39 @@ def _diff(repo: Repo, sha1: str) -> str:
     options = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"]
     target = ["HEAD"] if sha1 else ["--cached"]
     text, cut = _bounded(repo, ["diff", *options, *target, "--"])
+    text = "".join(map(_tracked_text, re.split(r"(?m)^(?=diff --git )", text)))
     for name in sorted(_untracked(repo)):
         if cut or len(text) > DIFF_BYTES:
             cut = True
             break
         text += _untracked_text(Path(str(repo.working_tree_dir)), name)
     if cut or len(text) > DIFF_BYTES:
-        text = f"{text[:DIFF_BYTES]}\n(cut: the changes are longer than {DIFF_BYTES} characters)\n"
-    return text
+        text = text[:DIFF_BYTES].rpartition("\n")[0]  # half an address would keep its password
+        text += f"\n(cut: the changes are longer than {DIFF_BYTES} characters)\n"
+    return without_credentials(text)
 
 
-def _bounded(repo: Repo, command: list[str]) -> tuple[str, bool]:
+def _bounded(repo: Repo, arguments: list[str]) -> tuple[str, bool]:
     """What git prints, at most :data:`DIFF_BYTES` of it, and whether there was more."""
-    process = repo.git.execute(["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *command], as_process=True)
-    try:
-        data = process.stdout.read(DIFF_BYTES + 1)
+    command = [str(repo.git.GIT_PYTHON_GIT_EXECUTABLE), "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
+    with subprocess.Popen(  # noqa: S603 - git, with arguments of our own
+        command,
+        cwd=repo.working_tree_dir,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a warning a file: in a pipe that nobody reads they stop git
+    ) as process:
+        data = process.stdout.read(DIFF_BYTES + 1) if process.stdout else b""
         if len(data) > DIFF_BYTES:
             process.terminate()
-    finally:
-        process.stdout.close()
-        process.stderr.close()
-        if process.proc is not None:  # its own wait() takes our ending it for an error
-            process.proc.wait()
     return data[:DIFF_BYTES].decode("utf-8", "backslashreplace"), len(data) > DIFF_BYTES
+
+
+def _tracked_text(section: str) -> str:
+    head = section.partition("\n")[0]
+    if not SECRET_NAME.search(head):
+        return section
+    return f"{head}\n(not copied: sha256={hashlib.sha256(section.encode()).hexdigest()})\n"
 
 
 def _untracked(repo: Repo) -> list[str]:
@@ -212,6 +229,8 @@ def _in_run(root: Path, folder: Path, known: dict[Path, bool]) -> bool:
 
 def _untracked_text(root: Path, name: str) -> str:
     try:
+        if SECRET_NAME.search(name):
+            return f"untracked: {name} (not copied: sha256={sha256_file(root / name)})\n"
         size = (root / name).stat().st_size
         if size > FILE_BYTES:
             return f"untracked: {name} ({size} bytes, not copied)\n"

@@ -91,6 +91,58 @@ def test_large_and_binary_files_are_named_only(repo):
     assert changed_files(diff) == ["binary.py", "large.py"]
 
 
+def test_the_diff_is_free_of_credentials(repo):
+    (repo / "protocol.py").write_text("url = 'https://me:secret@example.org/a'\n")
+    (repo / "helper.py").write_text("url = 'https://example.org/a?token=secret'\n")
+    diff = inspect(repo).diff
+    assert "+url = 'https://example.org/a'" in diff
+    assert "untracked: helper.py\n+url = 'https://example.org/a'\n" in diff
+    assert "secret" not in diff
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["credentials.yaml", "my_secrets.toml", "hf_token.txt", "api-key.ini", ".env.sh", ".netrc.txt", "keys/a.txt"],
+)
+@pytest.mark.parametrize("tracked", [True, False])
+def test_files_named_like_a_secret_are_told_by_their_hash(repo, name, tracked):
+    file = repo / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("first")
+    if tracked:
+        _git(repo, "add", ".")
+        _git(repo, "commit", "-q", "-m", "second")
+    seen = set()
+    for text in ("hidden", "hidden, too"):
+        file.write_text(text)
+        state = inspect(repo)
+        assert changed_files(state.diff) == [name]
+        assert "hidden" not in state.diff
+        assert "sha256=" in state.diff
+        seen.add(state.diff)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("name", ["tokenizer.py", "monkey.py", "keyboard/a.txt", "environment.yaml"])
+def test_other_names_that_sound_like_it_are_copied(repo, name):
+    (repo / name).parent.mkdir(exist_ok=True)
+    (repo / name).write_text("shown")
+    assert "+shown" in inspect(repo).diff
+
+
+def test_a_warning_of_git_for_each_file_does_not_stop_it(repo):
+    _git(repo, "config", "core.safecrlf", "warn")
+    _git(repo, "config", "core.autocrlf", "true")
+    for number in range(500):
+        (repo / f"{number}{'long' * 50}.py").write_text("x = 1\n")
+    _git(repo, "add", ".")
+    for file in repo.glob("*long.py"):
+        file.write_text("x = 2\n")
+    script = f"from mlipcluster.records.git import inspect; print(inspect({str(repo)!r}).diff.count('+x = 2'))"
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "500\n"
+
+
 @pytest.mark.parametrize("tracked", [True, False])
 def test_a_long_diff_is_cut_and_says_so(repo, monkeypatch, tracked):
     monkeypatch.setattr(git, "DIFF_BYTES", 5000)
@@ -102,6 +154,12 @@ def test_a_long_diff_is_cut_and_says_so(repo, monkeypatch, tracked):
     assert state.dirty
     assert len(state.diff) < 5200
     assert state.diff.endswith("(cut: the changes are longer than 5000 characters)\n")
+
+
+def test_no_half_address_is_left_at_the_cut(repo, monkeypatch):
+    (repo / "helper.py").write_text("url = 'https://me:hidden@example.org/'\n")
+    monkeypatch.setattr(git, "DIFF_BYTES", len("untracked: helper.py\n+url = 'https://me:hidden"))
+    assert "hidden" not in inspect(repo).diff
 
 
 @pytest.mark.parametrize(
