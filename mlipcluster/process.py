@@ -1,4 +1,4 @@
-"""How other programs are started: short commands, whose stderr is never lost, and this interpreter once more."""
+"""How other programs are started: short commands, whose stderr is never lost; what prints much; this interpreter."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ def run_command(
         timeout=timeout,
         check=False,
     )
+
+
+def read_command(command: Sequence[str], limit: int, *, cwd: str | os.PathLike[str]) -> tuple[bytes, bool]:
+    """The first *limit* bytes that *command* prints, and whether there was more: then it is ended.
+
+    What it says on stderr is left out: a pipe that nobody reads meanwhile would fill and stop it.
+
+    Raises
+    ------
+    OSError
+        The program does not exist or may not be executed.
+    """
+    with subprocess.Popen(  # noqa: S603 - as above
+        list(command), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        data = process.stdout.read(limit + 1) if process.stdout else b""
+        if len(data) > limit:
+            process.terminate()
+    return data[:limit], len(data) > limit
 
 
 _ENTER = """

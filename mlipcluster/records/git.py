@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import InputError, MismatchError
 from mlipcluster.files import sha256_file
+from mlipcluster.process import read_command
 
 if TYPE_CHECKING:
     from git import Repo
@@ -192,17 +192,8 @@ def _diff(repo: Repo, sha1: str) -> str:
 def _bounded(repo: Repo, arguments: list[str]) -> tuple[str, bool]:
     """What git prints, at most :data:`DIFF_BYTES` of it, and whether there was more."""
     command = [str(repo.git.GIT_PYTHON_GIT_EXECUTABLE), "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
-    with subprocess.Popen(  # noqa: S603 - git, with arguments of our own
-        command,
-        cwd=repo.working_tree_dir,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # a warning a file: in a pipe that nobody reads they stop git
-    ) as process:
-        data = process.stdout.read(DIFF_BYTES + 1) if process.stdout else b""
-        if len(data) > DIFF_BYTES:
-            process.terminate()
-    return data[:DIFF_BYTES].decode("utf-8", "backslashreplace"), len(data) > DIFF_BYTES
+    data, more = read_command(command, DIFF_BYTES, cwd=str(repo.working_tree_dir))
+    return data.decode("utf-8", "backslashreplace"), more
 
 
 def _tracked_text(section: str) -> str:
