@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,8 +16,8 @@ _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, sync: bool = True) -> Path:
     """Write *data* to *path* so that no reader ever sees half of it.
 
-    The bytes go to a file beside it, are flushed to disk, and the file is renamed over *path*. Without *sync* they are
-    left to the system to flush: that outlives the death of every process, but not a power cut.
+    The bytes go to a file beside it, are flushed to disk, and the file is renamed over *path* and its folder flushed.
+    Without *sync* all is left to the system to flush: that outlives the death of every process, but not a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -30,7 +31,19 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, sync: bool
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    if sync:
+        _flush_folder(path.parent)
     return path
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the names in a folder: until then a power cut may undo what was renamed."""
+    with contextlib.suppress(OSError):  # some file systems cannot; the file itself is in its place
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_parts(folder: Path) -> None:

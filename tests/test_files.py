@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -42,6 +43,28 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="folder"):
         write_atomic(tmp_path / "folder", b"bytes")
     assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_the_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch, sync):
+    flushed = []
+
+    def fsync(descriptor):
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        flushed.append(("folder" if folder else "file", (tmp_path / "kept.txt").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomic(tmp_path / "kept.txt", "text", sync=sync)
+    assert flushed == ([("file", False), ("folder", True)] if sync else [])
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_stop(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert write_atomic(tmp_path / "kept.txt", "text").read_text() == "text"
 
 
 def test_sha256_of_a_file(tmp_path):
