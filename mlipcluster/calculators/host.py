@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a worker gets to end by itself.
 GRACE = 2.0
+#: Seconds after which a stop waits no longer for the end of a request.
+IMPATIENCE = 0.1
 QUOTED = 4000
 #: Fields of the spec that the worker is told; the rest is for its start, and for the record.
 TOLD = ("factory", "args", "kwargs", "paths", "device", "threads", "state")
@@ -48,6 +50,8 @@ class WorkerHost:
         How often a worker was started after the first.
     user : object
         Stands for the one whose structure the connection's other end holds; None after every new connection.
+    lock : threading.RLock
+        Held from the start of a request until its answer was read: to be held longer by who reads the answer's arrays.
     """
 
     def __init__(self, spec: CalculatorSpec) -> None:
@@ -58,7 +62,7 @@ class WorkerHost:
         self._connection: Connection | None = None
         self._provenance: Provenance | None = None
         self._prepared: list[int | None] = []
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._parents: list[WorkerProcess] = []
         self._busy = False
 
@@ -101,7 +105,7 @@ class WorkerHost:
         CalculatorStartError
             Interpreter, import or factory failed, or took longer than ``startup_timeout``.
         """
-        with self._lock:
+        with self.lock:
             provenance, process = self._provenance, self._process
             if provenance is not None and process is not None and self.alive:
                 if self._connection is not None and not self._connection.closed:
@@ -112,7 +116,13 @@ class WorkerHost:
 
     def stop(self) -> None:
         """End the worker: politely, then not. Does nothing when none runs. Ends a call of another thread as well."""
-        with self._lock:
+        if self._process is not None and not self._process.is_here:
+            self.kill()
+            return
+        while not self.lock.acquire(timeout=IMPATIENCE):
+            if self._busy:
+                self.kill()
+        try:
             connection = self._connection
             if self.alive and connection is not None and not connection.closed and not self._busy:
                 with contextlib.suppress(ConnectionLostError, TimeoutError, OSError, wire.FrameError):
@@ -120,19 +130,21 @@ class WorkerHost:
                     if self._process is not None:
                         self._process.wait(GRACE)
             self.kill()
+        finally:
+            self.lock.release()
 
     def restart(self) -> None:
         """Replace the worker by a new one, in the state that was last prepared."""
-        with self._lock:
+        with self.lock:
             self.kill()
             self._start_process()
 
     def kill(self) -> None:
-        """End the worker at once, whatever it does."""
+        """End the worker at once, whatever it does; in a forked child, only leave it alone from here on."""
         connection, self._connection, self.user = self._connection, None, None
-        if connection is not None:
-            connection.shut()  # another thread may be waiting for an answer
         if self._process is not None and self._process.is_here:
+            if connection is not None:
+                connection.shut()  # another thread may be waiting for an answer
             self._process.close()
         if connection is not None:
             connection.close()
@@ -145,7 +157,7 @@ class WorkerHost:
         WorkerDiedError
             The worker ended twice over it.
         """
-        with self._lock:
+        with self.lock:
             self.start()
             self._prepared = [seed]
             try:
@@ -155,7 +167,7 @@ class WorkerHost:
 
     def provenance(self) -> Provenance:
         """What the worker says of itself now; starts it if need be. One cheap round trip."""
-        with self._lock:
+        with self.lock:
             self.start()
             try:
                 message = self._ask({"kind": "provenance"})
@@ -183,12 +195,26 @@ class WorkerHost:
         CalculatorError
             Another thread stopped the worker.
         """
+        with self.lock:
+            message = self._exchange(head, body, limit)
+        if message.header["kind"] == "error":
+            raise remote_error(self.spec.label, message.header)
+        return message
+
+    def died(self, gone: WorkerGoneError) -> WorkerDiedError:
+        """The error for a worker that ended."""
+        return WorkerDiedError(
+            f"the process of calculator {self.spec.label!r} ended with {gone}. Run this calculation alone to see why,"
+            " or leave the structure out"
+        )
+
+    def _exchange(self, head: bytearray, body: Sequence[Any], limit: str) -> wire.Message:
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise WorkerGoneError("nothing, for it was not started")
         self._busy = True
         try:
-            message = connection.exchange(head, body, getattr(self.spec, limit))
+            return connection.exchange(head, body, getattr(self.spec, limit))
         except ConnectionLostError as error:
             if self._connection is not connection:
                 raise CalculatorError(f"calculator {self.spec.label!r} was closed while it calculated") from error
@@ -207,16 +233,6 @@ class WorkerHost:
             ) from error
         finally:
             self._busy = False
-        if message.header["kind"] == "error":
-            raise remote_error(self.spec.label, message.header)
-        return message
-
-    def died(self, gone: WorkerGoneError) -> WorkerDiedError:
-        """The error for a worker that ended."""
-        return WorkerDiedError(
-            f"the process of calculator {self.spec.label!r} ended with {gone}. Run this calculation alone to see why,"
-            " or leave the structure out"
-        )
 
     def _ask(self, header: Mapping[str, Any]) -> wire.Message:
         return self.exchange(wire.head(header, {}), [], "startup_timeout")  # it may build the calculator again

@@ -15,12 +15,15 @@ from mlipcluster.errors import StructureError
 from mlipcluster.socket_worker.wire import INFO, portable
 
 REQUIRED = ("numbers", "positions", "cell", "pbc")
-OPTIONAL = ("initial_charges", "initial_magmoms", "tags")
+FINITE = ("initial_charges", "initial_magmoms")
+OPTIONAL = (*FINITE, "tags")
 HEAVIEST = 118
 #: Cells are flat when their volume is this small compared with that of a box with the same edges.
 FLAT = 1e-10
 #: Bytes up to which a copy is compared faster than numbers are.
 SMALL = 1 << 13
+#: Kinds of numbers that travel, as NumPy's ``dtype.char`` names them; either byte order does.
+NUMBERS = "?bBhHiIlLqQefdFD"
 
 
 class Snapshot:
@@ -85,6 +88,14 @@ class Snapshot:
             else:
                 del self.arrays[name], self._bits[name]
 
+    def copy(self) -> Snapshot:
+        """A copy that keeps what this one lets go of."""
+        other = Snapshot(self.info_keys)
+        other.arrays = {name: array.copy() for name, array in self.arrays.items()}
+        other.info = dict(self.info)  # entries are replaced, never changed
+        other._bits = {name: _bits(array) for name, array in other.arrays.items()}
+        return other
+
     def to_atoms(self) -> Atoms:
         """The structure, as far as it was copied."""
         atoms = Atoms(**{name: self.arrays[name] for name in REQUIRED}, info=copy.deepcopy(self.info))
@@ -104,7 +115,7 @@ class Snapshot:
         if kept is not None and kept.shape == source.shape and kept.dtype == source.dtype:
             kept[...] = source
         else:
-            kept = self.arrays[name] = np.array(source, order="C")
+            kept = self.arrays[name] = np.array(portable(source), order="C")
         self._bits[name] = _bits(kept)
 
     def _optional_changed(self, name: str, arrays: dict[str, np.ndarray]) -> bool:
@@ -123,8 +134,15 @@ def check(atoms: Atoms, changed: Sequence[str]) -> None:
     Raises
     ------
     StructureError
-        No atoms, an unknown element, NaN or infinite positions or cell, or a periodic cell without volume.
+        No atoms, an unknown element, NaN or infinite positions, cell, magnetic moments or charges, numbers of a kind
+        that does not travel, or a periodic cell without volume.
     """
+    for name in changed:
+        array = atoms.arrays.get(name)
+        if array is not None and array.dtype.char not in NUMBERS:
+            raise StructureError(f"{name} are of dtype {array.dtype}, which cannot travel; give float64")
+        if array is not None and name in FINITE:
+            _check_finite(name, atoms)
     if "positions" in changed and not math.isfinite(atoms.arrays["positions"].sum()):
         _check_positions(atoms)
     if "numbers" in changed:
@@ -139,6 +157,16 @@ def _check_positions(atoms: Atoms) -> None:
         raise StructureError(
             f"{_name(atoms)}: the position of atom {bad[0]} is {atoms.positions[bad[0]].tolist()}"
             f" ({len(bad)} of {len(atoms)} atoms are so); give finite positions in Å"
+        )
+
+
+def _check_finite(name: str, atoms: Atoms) -> None:
+    values = atoms.arrays[name]
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        raise StructureError(
+            f"{_name(atoms)}: {name} of atom {bad[0]} is {values[bad[0]].tolist()} ({len(bad)} of {len(atoms)} atoms"
+            " are so); give finite numbers, or leave them out"
         )
 
 
@@ -171,21 +199,30 @@ def _portable_info(key: str, value: Any) -> Any:
         return np.array(portable(value))
     try:
         return json.loads(json.dumps(value.item() if isinstance(value, np.generic) else value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise StructureError(
             f"atoms.info[{key!r}] is {value!r}, which cannot travel; give numbers, text, lists of these, or an array"
         ) from None
 
 
-def _same_info(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one.keys() == other.keys() and all(_same_value(value, other[key]) for key, value in one.items())
+def _same_info(one: dict[str, Any], kept: dict[str, Any]) -> bool:
+    return one.keys() == kept.keys() and all(_same_entry(key, value, kept[key]) for key, value in one.items())
 
 
-def _same_value(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        one, other = np.asarray(one), np.asarray(other)
-        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
-    return bool(one == other)
+def _same_entry(key: str, value: Any, kept: Any) -> bool:
+    """Whether an entry is *kept*, as it travels: a tuple is its list, NaN is itself, -0.0 is not 0.0."""
+    kind = type(value)
+    if kind in (int, bool, str) or (kind is float and value and not math.isnan(value)):
+        return type(kept) is kind and bool(kept == value)
+    try:
+        value = _portable_info(key, value)
+    except StructureError:  # for `take` to raise
+        return False
+    if type(value) is not type(kept):
+        return False
+    if isinstance(value, np.ndarray):
+        return bool((value.dtype, value.shape, value.tobytes()) == (kept.dtype, kept.shape, kept.tobytes()))
+    return json.dumps(value, sort_keys=True) == json.dumps(kept, sort_keys=True)
 
 
 def _name(atoms: Atoms) -> str:
@@ -200,6 +237,8 @@ def _bits(array: np.ndarray) -> bytes | np.ndarray:
 
 
 def _same(array: np.ndarray, bits: bytes | np.ndarray) -> bool:
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if isinstance(bits, bytes):
         return array.nbytes == len(bits) and array.tobytes() == bits
     if array.shape != bits.shape or array.dtype.itemsize != bits.dtype.itemsize:

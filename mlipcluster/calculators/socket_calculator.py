@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from mlipcluster.calculators.host import WorkerGoneError, WorkerHost
 from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.calculators.recollection import Recollection
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.snapshot import OPTIONAL, Snapshot
 from mlipcluster.calculators.spec import CalculatorSpec
@@ -72,6 +74,8 @@ class SocketCalculator(Calculator):
         self._lock = threading.RLock()
         self._snapshot = Snapshot(self.spec.info_keys)
         self._valid = False  # whether the results are those of the snapshot's structure
+        self._asker: Callable[[], Atoms | None] = _nobody  # weak: whose structure that is
+        self._earlier = Recollection()
         self._atoms: Atoms | None = None
         self._asked: set[str] = set()
         self._wanted: tuple[str, ...] = ()
@@ -117,7 +121,8 @@ class SocketCalculator(Calculator):
 
     def provenance(self) -> Provenance:
         """What the calculator's process says of itself: versions, weights, devices."""
-        return self.host.provenance()
+        with self._lock:
+            return self.host.provenance()
 
     # What ASE asks of a calculator
 
@@ -153,8 +158,10 @@ class SocketCalculator(Calculator):
             The calculator raised, took too long, or its process ended twice; see :mod:`mlipcluster.errors`.
         """
         with self._lock:
+            if atoms is not None and self._asker() is not atoms:
+                self._turn_to(atoms)
             changes = self._snapshot.changes(atoms) if atoms is not None else []
-            if changes:
+            if changes and (allow_calculation or changes != ["tags"]):
                 self._drop_results()
             if not self._valid or name not in self.results:
                 if not self._may_calculate(name, allow_calculation):
@@ -173,29 +180,61 @@ class SocketCalculator(Calculator):
     ) -> None:
         """Calculate *properties* of *atoms* now; what changed is found out exactly, whatever *system_changes* says."""
         with self._lock:
+            if atoms is not None and self._asker() is not atoms:
+                self._turn_to(atoms)
             changes = self._snapshot.changes(atoms) if atoms is not None else []
             self._drop_results()
             self._calculate(atoms, changes, tuple(properties), tuple(properties))
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What of *atoms* differs from the structure that the results belong to; compared bit for bit."""
+        """What of *atoms* differs from the structure that the results belong to; compared bit for bit.
+
+        Tags are sent, and their change is a reason to calculate again when that is asked for; but results that are
+        there already stay those of *atoms*, as with every calculator of ASE.
+        """
         with self._lock:
-            return self._snapshot.changes(atoms) if self._valid else list(all_changes)
+            changes = self._snapshot.changes(atoms) if self._valid else list(all_changes)
+            return [name for name in changes if name != "tags"]
 
     def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
         """Whether any of *properties* would have to be calculated for *atoms*."""
         return bool(self.check_state(atoms)) or any(name not in self.results for name in properties)
 
+    def recall(self, atoms: Atoms) -> dict[str, Any] | None:
+        """Results of this very object, if others came after it and it has not changed since.
+
+        One calculator may serve a list of structures; what it found for each is kept as long as that one lives.
+        """
+        with self._lock:
+            return self._earlier.recall(atoms)
+
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        """Refuse: parameters are those of the spec.
+
+        Raises
+        ------
+        InputError
+            Always, where there is something to set.
+        """
+        if parameters:
+            names = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+            raise InputError(
+                f"calculator {self.name!r} takes its parameters from its spec, not from set({names}); make another:"
+                " SocketCalculator(calculator.spec.replace(kwargs={...}))"
+            )
+        return {}
+
     def reset(self) -> None:
         """Forget results and structure; the next calculation sends everything."""
         with self._lock:
             self._drop_results()
+            self._earlier.clear()
             self._asked.clear()
             self._forget_sent()
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
-        """The spec as a JSON object."""
-        return self.spec.to_json()
+        """The spec as a JSON object, without what is secret: ASE writes it into files."""
+        return self.spec.recorded()
 
     def get_spin_polarized(self) -> bool:
         """As every calculator of ASE answers that does not know; on the class, for ASE would make a cycle of it."""
@@ -219,6 +258,12 @@ class SocketCalculator(Calculator):
             self.results, self._valid = state["results"], True
 
     # One calculation
+
+    def _turn_to(self, atoms: Atoms) -> None:
+        """Another object is asked for: keep what is known of the last one, as long as somebody has it."""
+        if self._valid and (last := self._asker()) is not None:
+            self._earlier.keep(last, self._snapshot, self.results)
+        self._asker = weakref.ref(atoms)
 
     def _drop_results(self) -> None:
         self.results: dict[str, Any] = {}
@@ -274,27 +319,32 @@ class SocketCalculator(Calculator):
         On loan, one that has calculated before is not asked a second time: see `interrupted`.
         """
         host = self.host
-        try:
-            host.start()
-            if host.restarts != self._restarts:
-                self._meet_another(host)
+        with host.lock:  # until the answer is copied: the next one overwrites it
             try:
-                message = host.exchange(*self._frame(host, changes, properties))
-            except WorkerGoneError:
-                self._restarts = None
-                if self._calculated and not self._owns_host:
-                    self.interrupted = True
-                    raise
-                host.restart()
-                message = host.exchange(*self._frame(host, changes, properties))
-        except WorkerGoneError as gone:
-            raise host.died(gone) from gone
-        except RemoteCalculatorError:
-            raise
-        except BaseException:
-            host.user = None  # what the worker knows of the structure is uncertain now
-            raise
-        self._keep(message)
+                host.start()
+                if host.restarts != self._restarts:
+                    self._meet_another(host)
+                message = self._exchange(host, changes, properties)
+            except WorkerGoneError as gone:
+                raise host.died(gone) from gone
+            except RemoteCalculatorError:
+                self._calculated = True  # far enough to remember something
+                raise
+            except BaseException:
+                host.user = None  # what the worker knows of the structure is uncertain now
+                raise
+            self._keep(message)
+
+    def _exchange(self, host: WorkerHost, changes: list[str], properties: tuple[str, ...]) -> wire.Message:
+        try:
+            return host.exchange(*self._frame(host, changes, properties))
+        except WorkerGoneError:
+            self._restarts = None
+            if self._calculated and not self._owns_host:
+                self.interrupted = True
+                raise
+            host.restart()
+            return host.exchange(*self._frame(host, changes, properties))
 
     def _meet_another(self, host: WorkerHost) -> None:
         """Another worker than last time: on loan an interruption, unless that was told when the last one ended."""
@@ -330,6 +380,8 @@ class SocketCalculator(Calculator):
 
     def _keep(self, message: wire.Message) -> None:
         header = message.header
+        if header["kind"] != "results":
+            raise CalculatorError(f"calculator {self.name!r} answered {header['kind']!r} to a calculation; close() it")
         scalars = header.get("scalars", {})
         results: dict[str, Any] = {}
         for name, array in message.arrays.items():
@@ -339,3 +391,7 @@ class SocketCalculator(Calculator):
         self.results = results
         self.lost_results = tuple(header.get("lost", ()))
         self._atoms, self._valid, self._calculated = None, True, True
+
+
+def _nobody() -> None:
+    return None

@@ -118,6 +118,9 @@ def current_results(atoms: Atoms) -> tuple[str, dict[str, Any]] | None:
     calc = atoms.calc
     results = getattr(calc, "results", None)
     if not isinstance(results, Mapping) or not results or not _belongs(calc, atoms):
+        recall = getattr(calc, "recall", None)  # a SocketCalculator remembers structures that others came after
+        results = recall(atoms) if callable(recall) else None
+    if not isinstance(results, Mapping) or not results:
         return None
     return str(getattr(calc, "name", None) or type(calc).__name__.lower()), dict(results)
 

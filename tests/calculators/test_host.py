@@ -315,6 +315,29 @@ def test_closing_from_another_thread_ends_the_call(trial, cu):
     assert calculator.host.restarts == 0
 
 
+def test_closing_from_another_thread_ends_a_reset(trial, cu):
+    calculator = SocketCalculator(trial("SleepsAtReset", state="start_over"))
+    calculator.get_property("energy", cu)
+    pid, errors = calculator.host.pid, []
+
+    def prepare():
+        try:
+            calculator.prepare()
+        except CalculatorError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=prepare, daemon=True)
+    thread.start()
+    while not calculator.host._busy:
+        time.sleep(0.01)
+    closing = threading.Thread(target=calculator.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    thread.join(30)
+    assert gone(pid)
+    assert "closed while it calculated" in errors[0]
+
+
 def test_calls_within_their_timeout(trial, cu):
     with SocketCalculator(trial("Trial", call_timeout=60)) as calculator:
         cu.calc = calculator
@@ -427,6 +450,22 @@ def test_a_forked_child_gets_a_worker_of_its_own(cu, emt):
         cu.rattle(0.01)
         cu.get_potential_energy()
         assert calculator.host.restarts == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_that_closes_leaves_the_worker_to_its_parent(cu, emt):
+    with SocketCalculator(emt) as calculator:
+        cu.calc = calculator
+        cu.get_potential_energy()
+        pid = calculator.host.pid
+        child = os.fork()
+        if child == 0:
+            calculator.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        cu.rattle(0.01)
+        cu.get_potential_energy()
+        assert (calculator.host.pid, calculator.host.restarts) == (pid, 0)
 
 
 def test_nothing_is_left_open_or_behind(emt, tmp_path, monkeypatch):

@@ -210,3 +210,15 @@ def test_a_worker_that_ends_after_it_calculated_interrupts_the_call_once(pool, t
         atoms.get_potential_energy()  # a protocol that catches the error can go on
         calculator.prepare()
         assert not calculator.interrupted
+
+
+def test_a_worker_that_ends_after_it_raised_interrupts_the_call_too(pool, trial, tmp_path, cu):
+    spec = trial("RaisesThenDiesOnce", kwargs={"marker": str(tmp_path / "marker"), "calls": 2})
+    with pool.lease(spec) as calculator:
+        cu.calc = calculator
+        with pytest.raises(ValueError, match="once"):
+            cu.get_potential_energy()
+        cu.positions += 0.01
+        with pytest.raises(WorkerDiedError, match="ended"):
+            cu.get_potential_energy()
+        assert calculator.interrupted

@@ -30,10 +30,64 @@ def test_bits_are_compared(repeat):
     assert snapshot.changes(atoms) == ["positions"]
 
 
-def test_nan_equals_itself():
-    atoms = molecule("H2O")
-    atoms.set_initial_charges([np.nan, 0.0, 1.0])
-    assert taken(atoms).changes(atoms) == []
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(np.nan, -0.0, (1, (2.0, "x")), [1, {"a": (np.nan,)}], {"b": 1, "a": [2]}, True, None, np.float32(0.1), "1"),
+        *(np.array([np.nan, -0.0]), np.array(1.0), np.arange(3, dtype=">i4"), np.asfortranarray(np.eye(3)[:, :2])),
+    ],
+)
+def test_what_stays_in_info_is_no_change(cu, value):
+    cu.info["charge"] = value
+    assert taken(cu).changes(cu) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *((0.0, -0.0), (1, 1.0), (1, True), ("1", 1), ((1, 2), (1, 3)), ([0.0], [-0.0]), ({"a": 1}, {"a": 2})),
+        *(([1, 2], np.array([1, 2])), (np.zeros(2), np.zeros(2, ">i8")), ([[1], [2, 3]], np.array([1]))),
+    ],
+)
+def test_what_differs_in_info_is_one(cu, one, other):
+    for first, second in ((one, other), (other, one)):
+        cu.info["charge"] = first
+        snapshot = taken(cu)
+        cu.info["charge"] = second
+        assert snapshot.changes(cu) == ["info"]
+
+
+def test_an_array_within_a_list_in_info_is_named_as_what_cannot_travel(cu):
+    cu.info["charge"] = [1, 2]
+    snapshot = taken(cu)
+    cu.info["charge"] = [np.array([1, 2]), 2]
+    with pytest.raises(StructureError, match=r"atoms\.info\['charge'\]"):
+        snapshot.take(cu, snapshot.changes(cu))
+
+
+@pytest.mark.parametrize("repeat", [1, 12])
+def test_arrays_of_another_byte_order_are_taken_as_they_count(repeat):
+    """As those are that ASE reads from netCDF files."""
+    atoms = bulk("Cu", cubic=True) * (repeat, repeat, repeat)
+    atoms.set_initial_magnetic_moments(np.arange(1.0, len(atoms) + 1))
+    native = atoms.copy()
+    for name in ("positions", "numbers", "initial_magmoms"):
+        array = atoms.arrays[name]
+        atoms.arrays[name] = array.astype(array.dtype.newbyteorder(">"))
+    snapshot = taken(atoms)
+    assert snapshot.changes(atoms) == snapshot.changes(native) == []
+    assert all(array.dtype.isnative for array in snapshot.arrays.values())
+    assert (snapshot.arrays["initial_magmoms"] == native.arrays["initial_magmoms"]).all()
+    atoms.positions[0, 0] += 0.1
+    assert snapshot.changes(atoms) == ["positions"]
+
+
+@pytest.mark.parametrize("dtype", [object, np.longdouble, "U3"])
+def test_numbers_of_a_kind_that_does_not_travel_are_named(cu, dtype):
+    snapshot = taken(cu)
+    cu.arrays["initial_charges"] = np.zeros(4).astype(dtype)
+    with pytest.raises(StructureError, match="initial_charges are of dtype"):
+        snapshot.take(cu, snapshot.changes(cu))
 
 
 def test_arrays_that_are_no_plain_block_of_memory(cu):
@@ -97,6 +151,9 @@ def with_position(value):
         (Atoms("H", cell=[np.nan, 1, 1], pbc=True), "cell is"),
         (Atoms(numbers=[119]), "atomic number 119"),
         (Atoms(numbers=[-1]), "atomic number -1"),
+        (Atoms("H2", magmoms=[0, np.nan]), "H2: initial_magmoms of atom 1 is nan"),
+        (Atoms("H2", magmoms=[[0, 0, 0], [0, np.inf, 0]]), "initial_magmoms of atom 1 is .*inf"),
+        (Atoms("H2", charges=[np.nan, np.nan]), r"initial_charges of atom 0 is nan \(2 of 2 atoms"),
     ],
 )
 def test_what_no_calculator_can_take_is_refused_and_not_kept(atoms, words, cu):

@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 import threading
+import time
 
 import ase.io
 import numpy as np
@@ -16,11 +17,14 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import SumCalculator
 
+from mlipcluster.calculators.connection import Connection
 from mlipcluster.calculators.pool import CalculatorPool
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.snapshot import Snapshot
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.errors import CalculatorError, InputError, MLIPClusterError, RemoteCalculatorError, StructureError
+from mlipcluster.records.packing import freeze
+from mlipcluster.socket_worker.wire import Message
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +396,65 @@ def test_pickles_and_copies_keep_results_and_start_a_process_of_their_own(lent, 
         assert calculator.get_property("energy", cu) == expected.get_potential_energy()
 
 
+def test_structures_that_share_a_calculator_each_keep_what_was_found(pool):
+    images, energies = [bulk("Cu", a=3.5 + number / 10) for number in range(3)], []
+    with pool.lease(resolve("emt")) as calculator:
+        for atoms in images:
+            atoms.calc = calculator
+            energies.append(atoms.get_potential_energy())
+    assert [freeze(atoms).get_potential_energy() for atoms in images] == energies
+    images[0].rattle(0.1)
+    assert freeze(images[0]).calc is None
+    assert freeze(images[1].copy()).calc is None
+
+
+def test_what_one_protocol_call_found_the_next_one_does_not_recall(pool, cu):
+    other = cu.copy()
+    with pool.lease(resolve("emt")) as calculator:
+        cu.calc = other.calc = calculator
+        cu.get_potential_energy()
+        other.get_potential_energy()
+        calculator.prepare()
+        assert freeze(cu).calc is None
+
+
+@pytest.mark.parametrize("file_format", ["extxyz", "traj", "json"])
+def test_results_stay_when_tags_change(lent, cu, file_format, tmp_path):
+    cu.calc = lent
+    energy = cu.get_potential_energy()
+    cu.set_tags([1, 2, 3, 4])
+    assert not lent.calculation_required(cu, ["energy"])
+    assert lent.get_property("energy", cu, allow_calculation=False) == energy
+    assert freeze(cu).get_potential_energy() == energy
+    ase.io.write(tmp_path / "a", cu, format=file_format)
+    assert ase.io.read(tmp_path / "a", format=file_format).get_potential_energy() == pytest.approx(energy, abs=1e-7)
+
+
+def test_tags_are_sent_when_something_is_asked(pool, trial, cu):
+    with pool.lease(trial("Tells")) as calculator:
+        tell(calculator, cu)
+        cu.set_tags([1, 2, 3, 4])
+        assert calculator.get_property("charges", cu) is not None
+        assert calculator.results["told"]["arrays"]["tags"] == [1, 2, 3, 4]
+
+
+def test_results_belong_to_a_structure_whose_info_holds_a_tuple(pool, trial, cu):
+    with pool.lease(trial("ReadsCharge", info_keys=["charge", "field"])) as calculator:
+        cu.calc = calculator
+        cu.info["field"] = (0.0, float("nan"), -1.0)
+        cu.get_potential_energy()
+        assert not calculator.calculation_required(cu, ["energy"])
+        assert freeze(cu).get_potential_energy() == 0.0
+
+
+def test_parameters_cannot_be_set(lent):
+    before = dict(lent.parameters)
+    with pytest.raises(InputError, match=r"set\(asap_cutoff=True\); make another"):
+        lent.set(asap_cutoff=True)
+    assert lent.parameters == before
+    assert lent.set() == {}
+
+
 def test_an_unused_calculator_starts_no_process_and_pickles():
     calculator = SocketCalculator("emt", call_timeout=3)
     other = pickle.loads(pickle.dumps(calculator))
@@ -462,6 +525,46 @@ def test_several_threads_one_calculator(lent):
         thread.join()
     assert len(answers) == 40
     assert all(energy == pytest.approx(expected[symbols], abs=1e-10) for symbols, energy in answers)
+
+
+def test_a_thread_that_asks_for_the_provenance_waits_for_the_calculation(trial, cu, tmp_path, monkeypatch):
+    inside, most, answers = [], [], {}
+    exchange = Connection.exchange
+
+    def watched(connection, *arguments):
+        inside.append(None)
+        most.append(len(inside))
+        try:
+            return exchange(connection, *arguments)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(Connection, "exchange", watched)
+    with SocketCalculator(trial("WaitsFor", args=[str(tmp_path / "go")])) as calculator:
+        work = {
+            "energy": lambda: calculator.get_property("energy", cu),
+            "own": calculator.provenance,
+            "host's": calculator.host.provenance,
+        }
+        threads = []
+        for name, ask in work.items():
+            threads.append(threading.Thread(target=lambda n=name, a=ask: answers.update({n: a()}), daemon=True))
+            threads[-1].start()
+            while not (tmp_path / "go.begun").exists():
+                time.sleep(0.01)
+        threading.Timer(0.3, (tmp_path / "go").touch).start()
+        for thread in threads:
+            thread.join(60)
+        assert max(most) == 1
+        assert answers.pop("energy") == cu.positions.sum()
+        assert {provenance.implemented_properties for provenance in answers.values()} == {("energy", "forces")}
+
+
+def test_an_answer_to_another_question_is_refused(lent, cu, monkeypatch):
+    answer = lent.host.provenance()
+    monkeypatch.setattr(lent.host, "exchange", lambda *_: Message(1, {"kind": "provenance", "provenance": answer}, {}))
+    with pytest.raises(CalculatorError, match="'provenance' to a calculation"):
+        lent.get_property("energy", cu)
 
 
 def test_it_is_collected_without_the_garbage_collector(emt):

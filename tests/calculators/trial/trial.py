@@ -294,6 +294,36 @@ class OddResults(Trial):
         self.results = {"by number": {1: 2.0}, ("a", "tuple"): 3.0, "pair": [(1, 2)], "plain": {"one": [2.0, None]}}
 
 
+class WaitsFor(Trial):
+    """Says that it has begun, and goes on when *file* is there."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = Path(file)
+
+    def work(self, *_):
+        self.file.with_suffix(".begun").touch()
+        while not self.file.exists():
+            time.sleep(0.01)
+
+
+class SleepsAtReset(Trial):
+    def start_over(self):
+        time.sleep(3600)
+
+
+class RaisesThenDiesOnce(DiesOnce):
+    """Raises at its first calculation; the next one ends its process, if it is the first ever."""
+
+    def work(self, *_):
+        self.calls -= 1
+        if self.calls == 1:
+            raise ValueError("once")
+        if self.calls == 0 and not self.marker.exists():
+            self.marker.touch()
+            os._exit(9)
+
+
 class NeedsToken(Trial):
     def work(self, *_):
         if os.environ.get("TRIAL_TOKEN") != "open sesame":
