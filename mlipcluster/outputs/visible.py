@@ -54,7 +54,9 @@ def _is_column(name: str, array: Array) -> bool:
         return False
     if array.dtype.kind in "UO":
         return all(isinstance(item, str) and re.fullmatch(r"[!-~]+", item) for item in array.ravel().tolist())
-    return array.dtype.kind in "fib"
+    if array.dtype.kind == "i":  # ASE reads whole numbers as int32
+        return not array.size or bool(array.min() >= -(2**31) and array.max() < 2**31)
+    return array.dtype.kind in "fb"
 
 
 def _constraints(atoms: Atoms, hidden: list[str]) -> list[Any]:

@@ -56,6 +56,7 @@ HOSTILE_ARRAYS = {
     "tensor": np.ones((4, 3, 3)),
     "complex": np.ones(4, complex),
     "unsigned": np.ones(4, "uint32"),
+    "wide": np.full(4, 2**31),
     "forces": np.ones((4, 3)),
     "charge": np.ones(4),
     "species": np.ones(4),
