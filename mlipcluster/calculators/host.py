@@ -179,6 +179,8 @@ class WorkerHost:
     def exchange(self, head: bytearray, body: Sequence[Any], limit: str = "call_timeout") -> wire.Message:
         """Send a frame to the running worker and return the answer, whose arrays are void after the next exchange.
 
+        Whoever calls this holds :attr:`lock`.
+
         Parameters
         ----------
         limit : str
@@ -195,26 +197,12 @@ class WorkerHost:
         CalculatorError
             Another thread stopped the worker.
         """
-        with self.lock:
-            message = self._exchange(head, body, limit)
-        if message.header["kind"] == "error":
-            raise remote_error(self.spec.label, message.header)
-        return message
-
-    def died(self, gone: WorkerGoneError) -> WorkerDiedError:
-        """The error for a worker that ended."""
-        return WorkerDiedError(
-            f"the process of calculator {self.spec.label!r} ended with {gone}. Run this calculation alone to see why,"
-            " or leave the structure out"
-        )
-
-    def _exchange(self, head: bytearray, body: Sequence[Any], limit: str) -> wire.Message:
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise WorkerGoneError("nothing, for it was not started")
         self._busy = True
         try:
-            return connection.exchange(head, body, getattr(self.spec, limit))
+            message = connection.exchange(head, body, getattr(self.spec, limit))
         except ConnectionLostError as error:
             if self._connection is not connection:
                 raise CalculatorError(f"calculator {self.spec.label!r} was closed while it calculated") from error
@@ -233,6 +221,16 @@ class WorkerHost:
             ) from error
         finally:
             self._busy = False
+        if message.header["kind"] == "error":
+            raise remote_error(self.spec.label, message.header)
+        return message
+
+    def died(self, gone: WorkerGoneError) -> WorkerDiedError:
+        """The error for a worker that ended."""
+        return WorkerDiedError(
+            f"the process of calculator {self.spec.label!r} ended with {gone}. Run this calculation alone to see why,"
+            " or leave the structure out"
+        )
 
     def _ask(self, header: Mapping[str, Any]) -> wire.Message:
         return self.exchange(wire.head(header, {}), [], "startup_timeout")  # it may build the calculator again

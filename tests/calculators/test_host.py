@@ -476,6 +476,10 @@ def test_nothing_is_left_open_or_behind(emt, tmp_path, monkeypatch):
             host.restart()
             host.prepare(1)
         del host
+        for _ in range(600):  # what reads a worker's output ends a moment after it
+            if not any(thread.name.startswith("socket worker's") for thread in threading.enumerate()):
+                break
+            time.sleep(0.1)
         counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
     assert counts[0] == counts[1] == counts[2]
     assert list(tmp_path.iterdir()) == []
