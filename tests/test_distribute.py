@@ -301,15 +301,26 @@ def test_what_came_back_is_saved_when_the_tasks_break_off(tmp_path):
     script = Script(
         tmp_path,
         """
+        from pathlib import Path
+
+        def marked(atoms, calc, rng, mark):
+            result = slow(atoms, calc, rng)
+            Path(mark).touch()
+            return result
+
         def breaking():
-            yield from tasks(6)
-            time.sleep(5)  # the first are finished meanwhile, and nobody has taken them
+            marks = [Path(f"{number}.done").absolute() for number in range(6)]
+            yield from ({**task, "mark": str(mark)} for task, mark in zip(tasks(6), marks))
+            known = 0
+            while not known or sum(mark.exists() for mark in marks) > known:  # finished, and nobody has taken them
+                known = sum(mark.exists() for mark in marks)
+                time.sleep(3)
             raise OSError("the disk with the structures is gone")
 
-        MLIPCluster(breaking, "emt", output_path="run", max_workers=1, progress=False, seed=1).distribute(slow)
+        MLIPCluster(breaking, "emt", output_path="run", max_workers=1, progress=False, seed=1).distribute(marked)
         """,
     )
     status, text = script.run()
     assert status == 1
     assert "OSError: the disk with the structures is gone" in text
-    assert script.lines() == 6
+    assert script.lines() == len(list(tmp_path.glob("*.done")))

@@ -8,6 +8,7 @@ Dask nanny, as on every other kind of cluster.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -20,10 +21,13 @@ from typing import Any
 from distributed import Scheduler, SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
+from distributed.utils import silence_logging_cmgr
 
 from mlipcluster.process import python_command
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+STRAGGLING_SECONDS = 0.05
+"""How long what was still to be sent may find its connection closed, and say so."""
 EARLY_SECONDS = 30.0
 EARLY_DEATHS = 3
 """A worker that dies so often in a row, each time that soon after its start, will not do better at the next."""
@@ -62,13 +66,12 @@ class Local:
         host = "tls://127.0.0.1" if security else "127.0.0.1"
         scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": self.dashboard_address}
         worker = {"cls": LoggedWorker, "options": self._worker_options(security)}
-        cluster = SpecCluster(
+        cluster = QuietCluster(
             name="mlipcluster",
             scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
             worker=worker,
             workers=dict.fromkeys(range(self.workers), worker) if self.minimum is None else {},
             security=security,
-            silence_logs=logging.ERROR,
         )
         if self.minimum is not None:
             cluster.adapt(minimum=self.minimum, maximum=self.workers)
@@ -88,6 +91,24 @@ class Local:
             "environment": environment,
             "log": self.log,
         }
+
+
+class QuietCluster(SpecCluster):
+    """A cluster whose scheduler prints errors only, until the last of its connections is gone.
+
+    Dask's own ``silence_logs`` ends a moment too early: senders that find their connection closed print tracebacks.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._quiet = contextlib.ExitStack()
+        for root in ("distributed", "bokeh"):
+            self._quiet.enter_context(silence_logging_cmgr(logging.ERROR, root))
+        super().__init__(**options)
+
+    async def _close(self) -> None:
+        await super()._close()
+        await asyncio.sleep(STRAGGLING_SECONDS)
+        self._quiet.close()
 
 
 class LoggedWorker(SubprocessWorker):
