@@ -139,9 +139,12 @@ class Distribution:
         self._show()
 
     def _save_what_came_back(self) -> None:
-        with contextlib.suppress(Exception):  # the error that ends the run is the one to tell
-            for _ in self._receive(0.0):
-                pass
+        left = None
+        while len(self._chunks) != left:  # further failures of chunks do not keep those behind them from being saved
+            left = len(self._chunks)
+            with contextlib.suppress(Exception):  # the error that ends the run is the one to tell
+                for _ in self._receive(0.0):
+                    pass
 
     def _take_earlier(self) -> list[Earlier]:
         earlier, self._earlier = self._earlier, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -82,11 +83,17 @@ def remember(introduction: Introduction, calculators: Mapping[str, CalculatorSpe
     write_atomic(cache, json.dumps(known, indent=1) + "\n")
 
 
-def remember_late(introduction: Introduction, cache: Path) -> None:
+def remember_late(introduction: Introduction, cache: Path, since: float = math.inf) -> None:
     """Keep which files calculators opened only while they worked.
 
     They are not known before the first call, so they are no part of its identity; but when their bytes change later,
     the identity does. Files that turned out to be a calculator's scratch count no more.
+
+    Parameters
+    ----------
+    since : float
+        When the run began (POSIX seconds). What was written later may be what another program calculated for the
+        calculator; if it was a download, the next run finds it as it is.
     """
     known = _read(cache)
     before = json.dumps(known)
@@ -95,7 +102,7 @@ def remember_late(introduction: Introduction, cache: Path) -> None:
             asked = {file.path for file in _files(Provenance.from_json(entry["provenance"]))}
             now = Provenance.from_json(said["provenance"])
             for file in _files(now):
-                if file.path not in asked and file.sha256:
+                if file.path not in asked and file.sha256 and not _is_written_since(file.path, since):
                     entry["late"].setdefault(file.path, file.sha256)
             entry["late"].update(dict.fromkeys(now.scratch, SCRATCH))
     if json.dumps(known) != before:
@@ -118,6 +125,13 @@ def _digest(spec: CalculatorSpec, provenance: Provenance, environment: str, late
 def _files(provenance: Provenance) -> tuple[Weight, ...]:
     """Weights, and code that belongs to no environment."""
     return (*provenance.weights, *provenance.code)
+
+
+def _is_written_since(path: str, since: float) -> bool:
+    try:
+        return os.path.getmtime(path) >= since
+    except OSError:
+        return False
 
 
 def _sha256(path: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -107,6 +108,7 @@ class RunBook:
         self.retry_failed = saving.retry_failed
         self._ledger = Ledger(folder.ledger)
         self._intermediate = Ledger(folder.intermediate)
+        self._begun = time.time()
         self._known: dict[str, _Known] = {}
         self._children: dict[str, int] = {}
         # Not flushed to the disk one by one: the death of any process harms no file, and after a power cut a damaged
@@ -234,7 +236,7 @@ class RunBook:
         if not self.recorder.meet(introduction):
             return
         self._lines[1].append({"status": "introduction", **asdict(introduction)})
-        remember_late(introduction, self.folder.calculators)
+        remember_late(introduction, self.folder.calculators, self._begun)
         for packed in [introduction.environment, *(c["environment"] for c in introduction.calculators.values())]:
             self._keep_environment(Environment.from_json(packed))
 

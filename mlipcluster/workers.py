@@ -180,7 +180,8 @@ class Workers:
             The workers could not run a chunk at all, or the scheduler is gone.
         """
         self._forget_spent()
-        self._look_after()
+        if self._done.empty():
+            self._look_after()
         with contextlib.suppress(queue.Empty):
             block = True
             while True:

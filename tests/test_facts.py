@@ -102,6 +102,16 @@ def test_a_file_that_turned_out_to_be_scratch_counts_no_more(cache, model, early
     assert ask(cache, weight(model)) == again
 
 
+def test_a_file_written_while_the_run_went_on_is_not_remembered(cache, model):
+    asked = ask(cache)
+    remember_late(introduction(weight(model)), cache, since=model.stat().st_mtime - 1)
+    model.write_bytes(b"what an external program calculated next")
+    assert facts_here({"": SPEC}, cache) == asked
+    remember_late(introduction(weight(model)), cache, since=model.stat().st_mtime + 1)
+    model.write_bytes(b"changed since")
+    assert facts_here({"": SPEC}, cache) != asked
+
+
 def test_a_late_file_that_could_not_be_hashed_is_not_remembered(cache, model):
     asked = ask(cache)
     remember_late(introduction(replace(weight(model), sha256="")), cache)

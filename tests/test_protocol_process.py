@@ -205,9 +205,8 @@ def napping(atoms, n):
 def test_a_call_that_uses_too_much_memory_is_ended_and_its_siblings_finish(warm):
     def greedy(atoms, n):
         if n == 1:
-            subprocess.run(
-                [sys.executable, "-c", "x = bytearray(b'1' * 400_000_000); import time; time.sleep(60)"], check=False
-            )
+            code = "x = bytearray(b'1') * 800_000_000; import time; time.sleep(60)"
+            subprocess.run([sys.executable, "-c", code], check=False)
         return atoms
 
     results = results_of(warm.run_chunk(job(greedy, memory=500_000_000), payload(3)))

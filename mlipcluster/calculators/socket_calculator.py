@@ -291,18 +291,14 @@ class SocketCalculator(Calculator):
     def _calculate(
         self, atoms: Atoms | None, changes: list[str], wanted: tuple[str, ...], needed: tuple[str, ...]
     ) -> None:
-        if atoms is not None and changes:
-            if len(atoms) != len(self._snapshot.arrays.get("numbers", ())):
-                self._forget_sent()
-                changes = self._snapshot.changes(atoms)
-            try:
-                self._snapshot.take(atoms, changes)
-            except BaseException:  # refused, or interrupted half way: what was sent is no longer what is known here
-                self._forget_sent()
-                raise
-        elif not self._snapshot.arrays:
+        if atoms is None and not self._snapshot.arrays:
             raise InputError(f"calculator {self.name!r} has no structure yet; give atoms")
         try:
+            if atoms is not None and changes:
+                if len(atoms) != len(self._snapshot.arrays.get("numbers", ())):
+                    self._forget_sent()
+                    changes = self._snapshot.changes(atoms)
+                self._snapshot.take(atoms, changes)
             self._evaluate(changes, wanted)
         except RemoteCalculatorError as error:
             # Something that nobody asked for now may be what cannot be computed here. A calculation that simply fails
@@ -312,6 +308,9 @@ class SocketCalculator(Calculator):
                 raise
             self._asked.clear()
             self._evaluate([], needed)
+        except BaseException:  # refused, or interrupted on the way: what was sent is not what is known here
+            self._forget_sent()
+            raise
 
     def _evaluate(self, changes: list[str], properties: tuple[str, ...]) -> None:
         """Ask the worker, a second time if it died, and keep what it answers.

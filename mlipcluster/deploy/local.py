@@ -151,7 +151,11 @@ class LoggedWorker(SubprocessWorker):
                 self.gave_up = True
                 return
             self._let_go()
-            await self._start_process()
+            try:
+                await self._start_process()
+            except OSError:  # no room for another process, or for its log
+                self.gave_up = True
+                return
 
     async def _start_process(self) -> None:
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})

@@ -102,10 +102,10 @@ def _beyond() -> list[str]:
     """Where this process imports packages from that its interpreter alone would not: they belong to what is measured.
 
     Folders on ``PYTHONPATH``, as modules of a cluster set it. Those of the user's own code are left out: that is told
-    by its source.
+    by its source. So are those within a package, which setuptools adds for itself when it is imported.
     """
     folders = [os.path.abspath(folder) for folder in sys.path if folder]
-    installed = [folder for folder in folders if INSTALLED.intersection(Path(folder).parts)]
+    installed = [folder for folder in folders if Path(folder).name in INSTALLED]
     return [*(["--user"] if site.ENABLE_USER_SITE else []), *installed]
 
 

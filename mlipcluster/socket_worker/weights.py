@@ -120,8 +120,11 @@ class WeightsWatch:
         """Of the files seen, those that are no scratch."""
         lasting: dict[str, Opened] = {}
         own: set[str] = set()
-        for path, opened in list(self._seen.items()):
-            sha256 = self._sha256(opened)
+        for path, was in list(self._seen.items()):
+            opened, sha256 = was, self._sha256(was)
+            if not sha256 and self._written.get(path) == "" and (now := _look(path)) is not None and _alike(now, was):
+                opened, sha256 = now, self._sha256(now)  # a download whose time was set after it was read
+                self._seen[path] = now
             if path in self._written:
                 if not self._is_lasting(path, sha256) or sha256 in own:  # or downloaded once more, elsewhere
                     continue
@@ -133,16 +136,15 @@ class WeightsWatch:
         return lasting
 
     def _is_lasting(self, path: str, sha256: str) -> bool:
-        """Whether a file that this process wrote is what it was when it was read, and was told."""
+        """Whether a file that this process wrote is what it was when it was told, or is told for the first time."""
         told = self._written[path]
         exists = os.path.lexists(path)
         if exists and sha256 and told in ("", sha256):
             self._written[path] = sha256
             return True
-        if exists:
+        if exists and told:
             self._scratch.add(path)
-            if told:
-                self._told_scratch.add(path)
+            self._told_scratch.add(path)
         self._seen.pop(path, None)
         return False
 
@@ -255,6 +257,11 @@ def _mapped_files() -> set[str]:
             return {line.split(None, 5)[5].rstrip("\n") for line in maps if "/" in line}
     except OSError:
         return set()
+
+
+def _alike(one: Opened, other: Opened) -> bool:
+    """Whether two looks at a file differ in its time at most."""
+    return (one.size, one.inode) == (other.size, other.inode)
 
 
 def _look(path: str) -> Opened | None:

@@ -620,6 +620,27 @@ def test_an_interrupted_copy_leaves_nothing_stale(cu, monkeypatch):
     assert energy == fresh.get_potential_energy()
 
 
+def test_an_interrupt_while_it_waits_for_its_turn_loses_no_change(cu, monkeypatch):
+    class Interrupted:
+        def __enter__(self):
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_):
+            return None
+
+    with SocketCalculator("emt") as cu.calc:
+        cu.get_potential_energy()
+        cu.rattle(0.1, seed=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(cu.calc.host, "lock", Interrupted())
+            with pytest.raises(KeyboardInterrupt):
+                cu.get_potential_energy()
+        energy = cu.get_potential_energy()
+    fresh = cu.copy()
+    fresh.calc = EMT()
+    assert energy == fresh.get_potential_energy()
+
+
 def interrupt_after_one(take):
     """Ctrl-C after the first array was copied."""
     copied = []

@@ -101,6 +101,18 @@ def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
     assert log.read_text().count("no_such_module") == local.EARLY_DEATHS
 
 
+def test_a_worker_for_which_there_is_no_room_is_given_up(monkeypatch):
+    with Local(1).start() as cluster:
+        (worker,) = cluster.workers.values()
+        monkeypatch.setattr(local, "python_command", lambda *_: ["/no/such/program"])  # as when no process can be made
+        os.kill(worker.process.pid, 9)
+        for _ in range(300):
+            if worker.gave_up:
+                break
+            time.sleep(0.1)
+        assert worker.gave_up
+
+
 def test_workers_find_what_the_driver_finds_and_nothing_else(tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "random.py").write_text("raise ImportError('not the one that is meant')\n")

@@ -145,18 +145,26 @@ _THIS_PROCESS = """
 import sys
 from mlipcluster.environments.measure import measure
 sys.path[:0] = ["", sys.argv[1]]
-print(*(package for package in measure().packages if package.name in {"module-of-a-cluster", "numpy", "mine"}))
+sys.path.append(sys.argv[2])
+looked_for = {"module-of-a-cluster", "numpy", "mine", "vendored"}
+print(*(package for package in measure().packages if package.name in looked_for))
 """
 
 
 def test_what_this_process_imports_from_further_folders_belongs_to_its_environment(tmp_path):
     module = tmp_path / "modules" / "site-packages"
-    for folder, name in ((module, "module-of-a-cluster"), (module, "numpy"), (tmp_path / "mine", "mine")):
+    vendored = module / "tools" / "_vendor"  # setuptools puts its own there into sys.path when it is imported
+    for folder, name in (
+        (module, "module-of-a-cluster"),
+        (module, "numpy"),
+        (tmp_path / "mine", "mine"),
+        (vendored, "vendored"),
+    ):
         (folder / f"{name}-0.1.dist-info").mkdir(parents=True)
         (folder / f"{name}-0.1.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 0.1\n")
     path = os.pathsep.join([str(module), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path}
-    command = [sys.executable, "-c", _THIS_PROCESS, str(tmp_path / "mine")]
+    command = [sys.executable, "-c", _THIS_PROCESS, str(tmp_path / "mine"), str(vendored)]
     done = subprocess.run(command, env=environment, cwd=tmp_path / "mine", capture_output=True, text=True, check=True)
     assert done.stdout == "module-of-a-cluster 0.1 numpy 0.1\n"
 

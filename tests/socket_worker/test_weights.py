@@ -161,6 +161,24 @@ def test_what_changes_before_it_was_ever_told_is_scratch_that_nobody_need_know_o
     assert watch.scratch == []
 
 
+def test_a_download_whose_time_is_set_after_it_was_read_counts(watch, tmp_path):
+    path = tmp_path / "w.pt"
+    written(watch, path, "weights")
+    watch._hook("open", (str(path), "r", os.O_RDONLY))
+    os.utime(path, (1, 1))
+    assert [found["sha256"] for found in watch.found()] == [hashlib.sha256(b"weights").hexdigest()]
+    assert watch.scratch == []
+
+
+def test_what_changed_before_it_was_ever_told_counts_when_it_is_read_again(watch, tmp_path):
+    path = tmp_path / "w.pt"
+    written(watch, path, "half")
+    watch._hook("open", (str(path), "r", os.O_RDONLY))
+    written(watch, path, "all of it")
+    assert watch.found() == []
+    assert opened(watch, str(path))[str(path)]["sha256"] == hashlib.sha256(b"all of it").hexdigest()
+
+
 def test_temporary_files_that_have_gone_are_forgotten(watch, tmp_path):
     for number in range(3):
         path = tmp_path / f"x{number}.out"
