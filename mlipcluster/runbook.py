@@ -452,10 +452,8 @@ class RunBook:
         folder = self.folder.environments / environment.digest
         if (folder / "environment.json").exists():
             return
-        if environment.lock:
-            write_atomic(folder / environment.lock_name, environment.lock)
-        if environment.toml:
-            write_atomic(folder / environment.toml_format, environment.toml)
+        for name, text in environment.files().items():
+            write_atomic(folder / name, text)
         write_atomic(folder / "environment.json", json.dumps(environment.to_json(), indent=1) + "\n")
 
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlipcluster.environments import pip
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
+from mlipcluster.environments.steps import Step, Wanted
+
+FILES = (("explicit.txt",),)
 
 
 def owns(measured: Mapping[str, Any]) -> bool:
     """Whether the environment has packages in ``conda-meta``."""
     return bool(measured["conda"])
+
+
+def interpreter(wanted: Wanted) -> Path:
+    """The environment is made in ``env`` within the folder: conda wants a folder of its own."""
+    return wanted.folder / "env" / "bin" / "python"
+
+
+def steps(wanted: Wanted) -> list[Step]:
+    """``conda create`` of exactly the listed packages."""
+    prefix, listed = str(wanted.folder / "env"), str(wanted.folder / "explicit.txt")
+    return [Step((wanted.program, "create", "--yes", "--prefix", prefix, "--file", listed))]
 
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from mlipcluster.environments.lock import LOCK_FILES
 from mlipcluster.errors import RecordError
 
 
@@ -60,6 +61,8 @@ class Environment:
         Text and file name of the project file beside the lock file, or empty.
     drift : tuple of str
         One line for each way the installed packages differ from the lock file.
+    more_files : tuple of (str, str)
+        Names and texts of further files, sorted by name: what the lock file itself cannot say. Not part of the digest.
     """
 
     manager: str
@@ -72,6 +75,22 @@ class Environment:
     toml: str = ""
     toml_format: str = ""
     drift: tuple[str, ...] = ()
+    more_files: tuple[tuple[str, str], ...] = ()
+
+    def files(self) -> dict[str, str]:
+        """Every file to build it again with, name to text.
+
+        Raises
+        ------
+        RecordError
+            One has a name that no manager knows (:data:`mlipcluster.environments.lock.LOCK_FILES`).
+        """
+        named = [(self.lock_name, self.lock), (self.toml_format, self.toml), *self.more_files]
+        found = {name: text for name, text in reversed(named) if text}
+        for name in found:
+            if name not in LOCK_FILES:
+                raise RecordError(f"{name!r:.80} is no file of an environment; known: {', '.join(LOCK_FILES)}")
+        return found
 
     @cached_property
     def digest(self) -> str:
@@ -88,6 +107,9 @@ class Environment:
         packed = asdict(self)
         packed["packages"] = [_package_json(package) for package in self.packages]
         packed["drift"] = list(self.drift)
+        del packed["more_files"]
+        if self.more_files:
+            packed["more_files"] = dict(self.more_files)
         packed["digest"] = self.digest
         return packed
 
@@ -106,12 +128,14 @@ class Environment:
                 Package(**{str(key): str(value) for key, value in package.items() if key in _PACKAGE})
                 for package in packed["packages"]
             )
-            return cls(**texts, packages=packages, drift=tuple(str(line) for line in packed.get("drift", ())))
+            drift = tuple(str(line) for line in packed.get("drift", ()))
+            more_files = tuple(sorted((str(name), str(text)) for name, text in packed.get("more_files", {}).items()))
+            return cls(**texts, packages=packages, drift=drift, more_files=more_files)
         except (KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"not an environment ({type(error).__name__}: {error}); restore the file") from error
 
 
-_TEXTS = tuple(field.name for field in fields(Environment) if field.name not in {"packages", "drift"})
+_TEXTS = tuple(field.name for field in fields(Environment) if field.name not in {"packages", "drift", "more_files"})
 _PACKAGE = frozenset(field.name for field in fields(Package))
 
 

@@ -55,6 +55,7 @@ def measure(python: str | os.PathLike[str] | None = None) -> Environment:
         toml=lock.toml,
         toml_format=lock.toml_format,
         drift=lock.drift,
+        more_files=tuple(sorted(lock.more_files.items())),
     )
 
 

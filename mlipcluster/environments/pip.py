@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
+from mlipcluster.environments.steps import Step, Wanted
+
+FILES = (("requirements.txt",),)
 
 
 def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's signature
@@ -17,6 +21,33 @@ def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's sig
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     """The ``requirements.txt`` of what is installed."""
     return Lock(requirements(measured, packages), "requirements.txt")
+
+
+def interpreter(wanted: Wanted) -> Path:
+    """The environment is made in the folder of the lock file itself."""
+    return wanted.folder / "bin" / "python"
+
+
+def steps(wanted: Wanted) -> list[Step]:
+    """``python -m venv``, then ``pip install`` of exactly what ``requirements.txt`` lists, then local packages."""
+    python = str(interpreter(wanted))
+    install = (python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps")
+    made = [
+        Step((wanted.python, "-I", "-m", "venv", str(wanted.folder))),
+        Step((*install, "--requirement", str(wanted.folder / "requirements.txt"))),
+    ]
+    made += [Step((*install, *place)) for place in local_places(wanted)]
+    return made
+
+
+def local_places(wanted: Wanted) -> list[tuple[str, ...]]:
+    """How an installer is told of each local package: its folder, editable where it was so."""
+    environment = wanted.environment
+    sources = {package.name: package.source for package in environment.packages} if environment else {}
+    return [
+        ("--editable", str(folder)) if sources.get(name, "").startswith("editable:") else (str(folder),)
+        for name, folder in sorted(wanted.local.items())
+    ]
 
 
 def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> str:

@@ -11,7 +11,10 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
 from mlipcluster.environments.measure_script import without_credentials
+from mlipcluster.environments.steps import Step, Wanted
 from mlipcluster.errors import MeasureError
+
+FILES = (("uv.lock", "pyproject.toml"), ("requirements.txt",))
 
 
 def owns(measured: Mapping[str, Any]) -> bool:
@@ -31,7 +34,22 @@ def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     if project is None:
         return pip.lock(measured, packages)
     text, toml = (_text(project / name) for name in ("uv.lock", "pyproject.toml"))
-    return Lock(text, "uv.lock", toml, "pyproject.toml", drift(text, packages))
+    return Lock(text, "uv.lock", toml, "pyproject.toml", drift=drift(text, packages))
+
+
+def steps(wanted: Wanted) -> list[Step]:
+    """``uv venv`` in the folder itself; ``uv sync`` of a project, ``uv pip sync`` of a ``requirements.txt``."""
+    uv, folder = wanted.program, str(wanted.folder)
+    install = (uv, "pip", "install", "--python", str(pip.interpreter(wanted)), "--no-deps")
+    made = [Step((uv, "venv", "--allow-existing", *(("--python", wanted.python) if wanted.python else ()), folder))]
+    if (wanted.folder / "uv.lock").is_file():
+        sync = (uv, "sync", "--frozen", "--no-install-project")
+        made.append(Step(sync, {"UV_PROJECT_ENVIRONMENT": folder}))
+    if (wanted.folder / "requirements.txt").is_file():
+        requirements = str(wanted.folder / "requirements.txt")
+        made.append(Step((uv, "pip", "sync", "--python", str(pip.interpreter(wanted)), requirements)))
+    made += [Step((*install, *place)) for place in pip.local_places(wanted)]
+    return made
 
 
 def _text(path: Path) -> str:

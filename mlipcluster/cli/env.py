@@ -1,0 +1,12 @@
+"""``mlipcluster env``: environments, from a record and in a shared root."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="env",
+    help="Environments: take one out of an output, build it again, and keep a root that a group shares.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
