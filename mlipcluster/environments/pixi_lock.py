@@ -38,6 +38,7 @@ class _Locked:
     version: str
     build: str
     place: str
+    described: bool
 
 
 def drift(text: str, environment: str, platform: str, packages: Iterable[Package]) -> tuple[str, ...]:
@@ -47,15 +48,16 @@ def drift(text: str, environment: str, platform: str, packages: Iterable[Package
         return (f"{_DAMAGED}: it has no version or no environments",)
     if int(version.group(1)) not in _VERSIONS:
         return (f"pixi.lock is of version {version.group(1)}, which is not known here; it was not compared",)
-    lines, locked = [], {}
-    for entry in _locked(text, environment, subdir(platform)):
-        if not entry.name:
-            lines.append(f"{_DAMAGED}: {entry.place!r:.120} is in an environment, but not described")
-        locked[entry.name, entry.kind] = entry
-    if not locked:
+    entries = list(_locked(text, environment, subdir(platform)))
+    if not entries:
         return (f"{_DAMAGED}: it has no packages of environment {environment!r} for {subdir(platform)}",)
+    lines = []
+    unknown = [entry.place for entry in entries if not (entry.described and entry.name)]
+    if unknown:
+        lines.append(f"{_DAMAGED}: {len(unknown)} packages are not described, the first is {unknown[0]!r:.200}")
+    locked = {(entry.name, entry.kind): entry for entry in entries if entry.name}
     found = {(package.name, "conda" if package.source == "conda" else "pypi"): package for package in packages}
-    for key in sorted(key for key in locked.keys() | found.keys() if key[0]):
+    for key in sorted(locked.keys() | found.keys()):
         lines += _line(key[0], locked.get(key), found.get(key))
     return tuple(lines)
 
@@ -92,16 +94,17 @@ def _locked(text: str, environment: str, platform: str) -> Iterator[_Locked]:
     for kind, place in _listed(text, environment, platform):
         archive = _ARCHIVE.fullmatch(place.rpartition("/")[2])
         if kind == "conda" and archive:
-            yield _Locked(kind, archive.group("name"), archive.group("version"), archive.group("build"), place)
+            name, version, build = (str(archive.group(part)) for part in ("name", "version", "build"))
+            yield _Locked(kind, name, version, build, place, place in described)
         else:
             name, version = described.get(place, ("", ""))
-            yield _Locked(kind, normal(name), version, "", place)
+            yield _Locked(kind, normal(name), version, "", place, place in described)
 
 
 def _listed(text: str, environment: str, platform: str) -> Iterator[tuple[str, str]]:
     """Kind and address of each; the depth of a line tells the part that it is in."""
     part = re.search(r"(?m)^environments:\s*\n((?:[ -].*\n?|\n)*)", text + "\n")
-    own = re.search(rf"(?m)^  {re.escape(environment)}:\s*\n((?:   ?.*\n?|\n)*)", part.group(1)) if part else None
+    own = re.search(rf"(?m)^  {re.escape(environment)}:\s*\n((?:   .*\n?|\n)*)", part.group(1)) if part else None
     current, packages = "", False
     for line in own.group(1).splitlines() if own else ():
         entry, key = _ENTRY.fullmatch(line), re.fullmatch(r"( {4}| {6})([\w.-]+):(?: .*)?", line)
