@@ -17,7 +17,7 @@ Versions 4 to 7 of https://pixi.prefix.dev/latest/workspace/lockfile/. Of intere
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlipcluster.environments.environment import Package
@@ -41,16 +41,21 @@ class _Locked:
     described: bool
 
 
-def drift(text: str, environment: str, platform: str, packages: Iterable[Package]) -> tuple[str, ...]:
+def drift(text: str, environment: str, platform: str, packages: tuple[Package, ...]) -> tuple[str, ...]:
     """Where what is installed differs from what is locked for an environment, and what is wrong with the lock."""
     version = re.search(r"(?m)^version: (\d+)\s*$", text)
     if version is None or not re.search(r"(?m)^environments:\s*$", text):
         return (f"{_DAMAGED}: it has no version or no environments",)
     if int(version.group(1)) not in _VERSIONS:
         return (f"pixi.lock is of version {version.group(1)}, which is not known here; it was not compared",)
-    entries = list(_locked(text, environment, subdir(platform)))
-    if not entries:
+    candidates = [list(_locked(text, environment, name)) for name in _platforms(text, subdir(platform))]
+    compared = [_compared(entries, packages) for entries in candidates if entries]
+    if not compared:
         return (f"{_DAMAGED}: it has no packages of environment {environment!r} for {subdir(platform)}",)
+    return min(compared, key=len)
+
+
+def _compared(entries: list[_Locked], packages: tuple[Package, ...]) -> tuple[str, ...]:
     lines = []
     unknown = [entry.place for entry in entries if not (entry.described and entry.name)]
     if unknown:
@@ -86,6 +91,16 @@ def subdir(platform: str) -> str:
     system = {"macosx": "osx", "win32": "win-32"}.get(system, system)
     machine = {"amd64": "64", "i686": "32", "universal2": "arm64"}.get(machine, machine)
     return system if "-" in system else f"{system}-{machine}"
+
+
+def _platforms(text: str, name: str) -> list[str]:
+    """What a lock calls a platform: from version 7 it may have several with other names, for which it says what it is.
+
+    Which of them was installed is not told; that which agrees best is taken.
+    """
+    part = re.search(r"(?m)^platforms:\s*\n((?:[ -].*\n?|\n)*)", text)
+    named = re.findall(rf"(?m)^- name: (.+)\n  subdir: {re.escape(name)}\s*$", part.group(1) if part else "")
+    return [name, *(_unquoted(other) for other in named)]
 
 
 def _locked(text: str, environment: str, platform: str) -> Iterator[_Locked]:
