@@ -6,6 +6,7 @@ from hypothesis import given
 
 from mlipcluster.environments import uv
 from mlipcluster.environments.environment import Package
+from mlipcluster.environments.managers import OVERRIDE
 from mlipcluster.environments.measure import measure
 from mlipcluster.environments.origins import OWN, pins, read_origins
 
@@ -168,3 +169,19 @@ def test_drift_from_our_own_requirements(environment):
     )
     (environment.prefix / OWN).write_text("garbage")
     assert measure(environment.python).drift == (f"{OWN} pins nothing: it was changed or cut short",)
+
+
+def test_an_archive_whose_hash_the_installer_did_not_keep_has_that_of_the_lock(environment):
+    environment.install("numpy", "2.0.1", url="https://files.example.org/numpy.whl", archive_info={}, record="a.py,,\n")
+    (environment.prefix.parent / "uv.lock").write_text(UV_LOCK)
+    lines = measure(environment.python).lock.splitlines()[1:]
+    assert lines == ["numpy @ https://files.example.org/numpy.whl \\", f"    --hash={A} \\", f"    --hash={B}"]
+
+
+def test_what_conda_installed_is_pinned_where_another_manager_is_named(environment, monkeypatch):
+    environment.conda("python", "3.11.7")
+    environment.conda("numpy", "2.0.1")
+    (environment.install("numpy", "2.0.1") / "INSTALLER").write_text("conda")
+    monkeypatch.setenv(OVERRIDE, "pip")
+    lines = measure(environment.python).lock.splitlines()
+    assert lines[2:] == ["numpy==2.0.1", "# python 3.11.7: of conda, no Python package"]
