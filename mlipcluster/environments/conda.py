@@ -16,6 +16,7 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.conda_drift import drift
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
+from mlipcluster.environments.pixi_lock import subdir
 from mlipcluster.environments.steps import Step, Wanted
 from mlipcluster.errors import EnvironmentBuildError
 
@@ -52,7 +53,7 @@ def channel_of(entry: Mapping[str, Any]) -> str:
         channel = entry["channel"].rstrip("/")
         place, _, last = channel.rpartition("/")
         channel = place if place and _SUBDIR.fullmatch(last) else channel
-    return str(channel).removeprefix(_ANACONDA)
+    return "" if channel == "<unknown>" else str(channel).removeprefix(_ANACONDA)  # of a file, conda knows none
 
 
 # --- lock ------------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def _scalar(text: str) -> str:
 
 def _explicit(measured: Mapping[str, Any], added: tuple[Package, ...]) -> str:
     """The addresses of all packages as ``conda list --explicit --md5`` writes them; what pip added as comments."""
-    lines = [f"# platform: {measured['platform']}", "@EXPLICIT"]
+    lines = [f"# platform: {subdir(measured['platform'])}", "@EXPLICIT"]
     for entry in _dependencies_first(measured["conda"]):
         if entry["url"]:
             lines.append(entry["url"] + (f"#{entry['md5']}" if entry["md5"] else ""))

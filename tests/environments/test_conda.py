@@ -59,6 +59,13 @@ def test_who_made_it_is_told_by_its_history(command, mamba):
     assert not conda.made_by_mamba(_measured(_entry("python")))
 
 
+def test_of_a_package_that_was_installed_from_a_file_no_channel_is_known():
+    tool = _entry("tool", url="file:///home/me/tool-1-h0.conda", channel="<unknown>")
+    lock = conda.lock(_measured(_entry("python"), tool), ())
+    assert "unknown" not in lock.text
+    assert "  - tool=1=h0\n" in lock.text
+
+
 def test_packages_of_another_channel_say_so():
     measured = _measured(_entry("python"), _entry("numpy"), _entry("tool", channel="lab/label/dev"))
     lock = conda.lock(measured, ())
@@ -92,7 +99,8 @@ def test_the_explicit_list_has_dependencies_first_and_circles_do_not_matter():
         _entry("c", depends=["a"]),
         _entry("python", md5="0" * 32),
     )
-    lines = conda.lock(_measured(*entries), ()).more_files["explicit.txt"].splitlines()[2:]
+    platform, _, *lines = conda.lock(_measured(*entries), ()).more_files["explicit.txt"].splitlines()
+    assert platform == "# platform: linux-64"
     names = [rattler.MatchSpec.from_url(line.partition("#")[0]).name.normalized for line in lines]
     assert sorted(names) == ["a", "b", "c", "python"]
     assert names.index("python") < names.index("a")

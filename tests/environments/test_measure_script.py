@@ -59,6 +59,13 @@ def test_without_credentials(text, clean):
     assert without_credentials(clean) == clean
 
 
+def test_a_python_without_the_global_lock_is_another_one(monkeypatch):
+    monkeypatch.setattr(sys, "abiflags", "")
+    usual = measure_script.measure()["python"]
+    monkeypatch.setattr(sys, "abiflags", "t")
+    assert measure_script.measure()["python"] == f"{usual}t"
+
+
 def test_it_stands_alone():
     tree = ast.parse(SCRIPT.read_text(), feature_version=(3, 9))
     modules = set()
