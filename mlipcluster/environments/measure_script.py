@@ -80,7 +80,7 @@ _ADDRESS = re.compile(
 )
 _NAMED = (  # like a secret, in a query or after #
     r"(?:[\w.-]{0,64}(?:token|secret|passw|pwd|sig|auth|credential|(?:access|account|api|shared)[_.-]?key)[\w.-]{0,64}"
-    r"|(?:[\w.-]{0,64}[_.-])?key|code|pw)=[^&#]*"
+    r"|(?:[\w.-]{0,64}[_.-])?key|code|pw|pass|jwt|bearer)=[^&#]*"
 )
 # A password may hold a slash, which it should not; digits and a slash are a port.
 _USER = re.compile(r"[^\s/?#]*@|[^\s/?#@:\[]*:(?!\d{0,5}(?:[/?#]|$))[^\s@]*@")
