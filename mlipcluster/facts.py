@@ -69,8 +69,8 @@ def facts_here(calculators: Mapping[str, CalculatorSpec], cache: Path) -> Calcul
         late = _late(known, name, spec)
         if any(_sha256(file.path) != file.sha256 for file in _files(provenance) if late.get(file.path) != SCRATCH):
             return None
-        told[name] = _digest(spec, provenance, measure(spec.interpreter).digest, late)
-    return CalculatorFacts(measure().digest, told)
+        told[name] = _digest(spec, provenance, measure(spec.interpreter, lock=False).digest, late)
+    return CalculatorFacts(measure(lock=False).digest, told)
 
 
 def remember(introduction: Introduction, calculators: Mapping[str, CalculatorSpec], cache: Path) -> None:

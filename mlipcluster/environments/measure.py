@@ -14,6 +14,7 @@ from typing import Any
 from mlipcluster.environments import measure_script
 from mlipcluster.environments.conda import channel_of
 from mlipcluster.environments.environment import Environment, Package
+from mlipcluster.environments.lock import Lock
 from mlipcluster.environments.managers import find_manager
 from mlipcluster.errors import MeasureError
 from mlipcluster.process import run_command
@@ -21,18 +22,21 @@ from mlipcluster.process import run_command
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # what lies beneath was installed; other code is the user's
 
 
-def measure(python: str | os.PathLike[str] | None = None) -> Environment:
+def measure(python: str | os.PathLike[str] | None = None, *, lock: bool = True) -> Environment:
     """Measure the environment of an interpreter.
 
     Parameters
     ----------
     python : path, optional
         An interpreter, or the folder of an environment; None: the interpreter that runs this.
+    lock : bool
+        Whether to read the lock file too, and compare with it. The digest is the same without; a large lock takes most
+        of the time.
 
     Raises
     ------
     MeasureError
-        There is no such interpreter, or it could not run the script.
+        There is no such interpreter, it could not run the script, or the lock file cannot be read.
     InputError
         ``MLIPCLUSTER_ENVIRONMENT_MANAGER`` names no manager.
 
@@ -43,7 +47,7 @@ def measure(python: str | os.PathLike[str] | None = None) -> Environment:
     measured = _run(python)
     packages = _packages(measured)
     manager = find_manager(measured)
-    lock = manager.lock(measured, packages)
+    locked = manager.lock(measured, packages) if lock else Lock("", "requirements.txt")
     implementation = measured["implementation"]
     return Environment(
         manager=manager.name,
@@ -51,12 +55,12 @@ def measure(python: str | os.PathLike[str] | None = None) -> Environment:
         python=measured["python"] if implementation == "cpython" else f"{implementation} {measured['python']}",
         platform=measured["platform"],
         packages=packages,
-        lock=lock.text,
-        lock_name=lock.name,
-        toml=lock.toml,
-        toml_format=lock.toml_format,
-        drift=lock.drift,
-        more_files=tuple(sorted(lock.more_files.items())),
+        lock=locked.text,
+        lock_name=locked.name,
+        toml=locked.toml,
+        toml_format=locked.toml_format,
+        drift=locked.drift,
+        more_files=tuple(sorted(locked.more_files.items())),
     )
 
 

@@ -121,6 +121,8 @@ def test_a_lock_that_cannot_be_read_is_named(make_environment, tmp_path, monkeyp
         monkeypatch.setattr(type(file), "read_text", refuse)
     with pytest.raises(MeasureError, match=r"project ü.*cannot be read"):
         measure(environment.python)
+    without = measure(environment.python, lock=False)
+    assert (without.manager, without.lock, without.drift) == ("uv", "", ())
 
 
 def test_locked_versions():

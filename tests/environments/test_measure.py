@@ -29,6 +29,7 @@ def test_this_environment():
     assert f"numpy=={np.__version__}\n" in here.lock or here.lock_name != "requirements.txt"
     assert measure(sys.executable).digest == here.digest
     assert measure(sys.prefix).digest == here.digest
+    assert measure(lock=False).digest == here.digest
 
 
 def test_packages_and_where_they_came_from(environment):
