@@ -23,10 +23,10 @@ class Package:
     name, version : str
         Normalised name (PEP 503) and version.
     source : str
-        Where it came from: ``"index"``; ``"conda"``; ``"git+<url>@<sha1>"``; ``"file:<name>[#sha256=…]"`` for a
-        local file or folder, ``"file:<name>@<sha1>"`` for a local repository; ``"<url>[#sha256=…]"`` or
-        ``"<url>#record=…"`` for an archive's address; ``"editable:<name>[@<sha1>[+dirty]]"``. No paths of this machine
-        and no credentials.
+        Where it came from: ``"index"``; ``"conda"``; ``"git+<url>@<sha1>"``, ``"git+file:<name>@<sha1>"`` of a
+        local repository; ``"file:<name>[#sha256=…]"`` for a local file or folder; ``"<url>[#record=…]"`` for an
+        archive's address (``"#sha256=…"`` where its files are not listed); ``"editable:<name>[@<sha1>[+dirty]]"``. No
+        paths of this machine and no credentials.
     build, channel : str
         Of a conda package.
     """

@@ -144,8 +144,8 @@ def _source(entry: Mapping[str, Any]) -> str:
     local = url.startswith("file:")
     name = f"file:{url.rstrip('/').rpartition('/')[2]}" if local else url
     if entry.get("vcs"):
-        return f"{name if local else entry['vcs'] + '+' + url}@{entry.get('commit', '')}"
-    if entry.get("hash"):
-        return f"{name}#{entry['hash'].replace(':', '=', 1)}"
-    # At an address, #sha256= would be taken for the archive's own.
-    return f"{name}#{'sha256' if local else 'record'}={entry['record']}" if entry.get("record") else name
+        return f"{entry['vcs']}+{name}@{entry.get('commit', '')}"
+    # Rather of the files than of the archive, whose hash not every installer keeps: the same whoever installed it.
+    if entry.get("record"):
+        return f"{name}#{'sha256' if local else 'record'}={entry['record']}"
+    return f"{name}#{entry['hash'].replace(':', '=', 1)}" if entry.get("hash") else name

@@ -22,8 +22,8 @@ before all others. The answer::
 
 ``url`` and the fields after it come from PEP 610's ``direct_url.json``
 (https://packaging.python.org/en/latest/specifications/direct-url/) and are left out where they say nothing.
-``record`` is a digest of the files of a package installed from a local folder, or from an archive whose hash the
-installer did not keep, as uv does not; ``sha1`` and ``dirty`` are the git
+``record`` is a digest of the files of a package installed from a local folder or an archive; ``hash`` is the archive's
+own, which not every installer keeps; ``sha1`` and ``dirty`` are the git
 commit of an editable package's checkout and whether its tracked files differ from it.
 """
 
@@ -124,10 +124,13 @@ def _packages(theirs: set[str]) -> list[Any]:
             if not (egg or lower.endswith((".dist-info", ".egg-info"))) or lower.startswith("~"):
                 continue  # pip renames what it removes to ~…
             package = _package(os.path.join(folder, entry))
-            if package is not None and conda:
+            if package is None or package["name"] in found:
+                continue  # the first folder on sys.path is what is imported
+            if conda:
                 package["installer"] = _installer(os.path.join(folder, entry), theirs)
-            if package is not None:
-                found.setdefault(package["name"], package)  # the first folder on sys.path is what is imported
+            if package.get("installer") != "conda":  # what conda installed may name the folder that it was built in
+                package.update(_origin(os.path.join(folder, entry)))
+            found[package["name"]] = package
     return list(found.values())
 
 
@@ -152,12 +155,10 @@ def _package(path: str) -> dict[str, Any] | None:
     version = re.search(r"(?im)^Version:[ \t]*(\S+)", head)
     if name is None:
         return None
-    package = {
+    return {
         "name": re.sub(r"[-_.]+", "-", name.group(1)).lower(),
         "version": version.group(1) if version else "",
     }
-    package.update(_origin(path))
-    return package
 
 
 def _installer(path: str, theirs: set[str]) -> str:
@@ -190,7 +191,7 @@ def _origin(path: str) -> dict[str, Any]:
         )
         if found.get("editable"):
             found.update(_checkout(_local(url)))
-        elif not (vcs or found["hash"]):
+        elif not vcs:
             found["record"] = _files_digest(path)
     except (ValueError, AttributeError, TypeError, RecursionError):
         return {}

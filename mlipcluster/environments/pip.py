@@ -17,6 +17,7 @@ FILES = (("requirements.txt",),)
 HEADER = "# Installed in Python "
 # Whatever is set for the user's own packages: neither are those taken for what is wanted, nor is it installed there.
 ALONE = {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+_SPACE = re.compile(r"\s")
 _SEEDS = ("setuptools", "pip")  # what `python -m venv` may bring; pip last, as it removes the other
 
 
@@ -113,14 +114,14 @@ def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...], *, 
     origins = read_origins(measured)
     raw = {entry["name"]: entry for entry in measured["packages"]}
     listed = [package for package in packages if not _is_comment(package, raw)]
-    unknown = [package.name for package in listed if not _has_hash(package, origins)]
+    unknown = [package.name for package in listed if not _has_hash(package, raw, origins)]
     lines = [f"{HEADER}{measured['python']} on {measured['platform']}."]
     if hashed and unknown:
         lines.append(f"# Without hashes: all or none can have them, and not known are those of {_some(unknown)}.")
     lines += _index_lines(listed, origins)
     for package in packages:
         lines += _requirement(package, raw.get(package.name, {}))
-        if hashed and listed and not unknown and package in listed and "#sha256=" not in package.source:
+        if hashed and not unknown and package in listed and not _own_hash(package, raw):
             known = sorted(origins.hashes[package.name, package.version])
             lines[-1] += "".join(f" \\\n    --hash={value}" for value in known)
     return "\n".join(lines) + "\n"
@@ -132,10 +133,15 @@ def _is_comment(package: Package, raw: Mapping[str, Any]) -> bool:
     return unknown or package.source.startswith(("editable:", "file:"))
 
 
-def _has_hash(package: Package, origins: Origins) -> bool:
-    if "+" in package.source.partition("://")[0]:
+def _has_hash(package: Package, raw: Mapping[str, Any], origins: Origins) -> bool:
+    if raw.get(package.name, {}).get("vcs"):
         return False  # a repository: its files cannot be hashed as one
-    return "#sha256=" in package.source or bool(origins.hashes.get((package.name, package.version)))
+    return _own_hash(package, raw) or bool(origins.hashes.get((package.name, package.version)))
+
+
+def _own_hash(package: Package, raw: Mapping[str, Any]) -> bool:
+    """Whether its address says the archive's hash."""
+    return str(raw.get(package.name, {}).get("hash", "")).startswith("sha256:")
 
 
 def _some(names: list[str]) -> str:
@@ -161,10 +167,14 @@ def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
         return [f"# {name} {version}: of conda, no Python package"]
     if source.startswith("file:"):
         return [f"# {name} {version}: from {source[5:]} on the machine; install it from there"]
-    if "://" in source:
-        source = re.sub(r"\s", lambda space: quote(space.group()), source.partition("#record=")[0])
-        part = f"#subdirectory={raw['subdirectory']}" if raw.get("subdirectory") and "#" not in source else ""
-        return [f"{name} @ {source}{part}"]
+    if raw.get("url"):
+        parts = [f"subdirectory={raw['subdirectory']}"] if raw.get("subdirectory") else []
+        if raw.get("vcs"):
+            address = f"{raw['vcs']}+{raw['url']}@{raw.get('commit', '')}"
+        else:
+            address, parts = raw["url"], [raw["hash"].replace(":", "=", 1), *parts] if raw.get("hash") else parts
+        whole = address + "#" * bool(parts) + "&".join(parts)
+        return [f"{name} @ {_SPACE.sub(lambda space: quote(space.group()), whole)}"]
     if "+" in version:
         return ["# a local version: of an index other than PyPI, to be given with --extra-index-url", pinned]
     return [pinned]

@@ -56,8 +56,20 @@ def test_packages_and_where_they_came_from(environment):
 def test_a_repository_on_this_machine_is_told_by_its_name_and_commit(environment):
     vcs = {"vcs": "git", "commit_id": "a" * 40}
     environment.install("forked", "2", url="file:///home/me/forked.git", vcs_info=vcs)
-    assert _packages(environment)["forked"].source == f"file:forked.git@{'a' * 40}"
-    assert f"# forked 2: from forked.git@{'a' * 40} on the machine" in measure(environment.python).lock
+    assert _packages(environment)["forked"].source == f"git+file:forked.git@{'a' * 40}"
+    assert f"forked @ git+file:///home/me/forked.git@{'a' * 40}\n" in measure(environment.python).lock
+
+
+def test_an_archive_is_the_same_whether_or_not_its_hash_was_kept(make_environment):
+    """By pip it is, by uv it is not."""
+    kept, lost = make_environment("kept"), make_environment("lost")
+    archive = {"url": "https://h.org/a.zip", "subdirectory": "py", "record": "a.py,sha256=x,1\n"}
+    kept.install("archive", "3", archive_info={"hashes": {"sha256": "b"}}, **archive)
+    lost.install("archive", "3", archive_info={}, **archive)
+    one, other = measure(kept.python), measure(lost.python)
+    assert one.digest == other.digest
+    assert "archive @ https://h.org/a.zip#sha256=b&subdirectory=py\n" in one.lock
+    assert "archive @ https://h.org/a.zip#subdirectory=py\n" in other.lock
 
 
 def test_a_folder_installed_again_with_other_content_is_another_package(environment):

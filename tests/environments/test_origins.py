@@ -182,7 +182,8 @@ def test_an_archive_whose_hash_the_installer_did_not_keep_has_that_of_the_lock(e
 def test_what_conda_installed_is_pinned_where_another_manager_is_named(environment, monkeypatch):
     environment.conda("python", "3.11.7")
     environment.conda("numpy", "2.0.1")
-    (environment.install("numpy", "2.0.1") / "INSTALLER").write_text("conda")
+    built_in = {"url": "file:///home/conda/feedstock_root/numpy", "dir_info": {}}
+    (environment.install("numpy", "2.0.1", **built_in) / "INSTALLER").write_text("conda")
     monkeypatch.setenv(OVERRIDE, "pip")
     lines = measure(environment.python).lock.splitlines()
     assert lines[2:] == ["numpy==2.0.1", "# python 3.11.7: of conda, no Python package"]
