@@ -230,14 +230,15 @@ def _local(url: str) -> str:
 def _checkout(folder: str) -> dict[str, Any]:
     """Commit of the git checkout that holds *folder*, and whether tracked files of *folder* differ from it."""
     sha1 = _git(folder, "rev-parse", "HEAD")
-    if not re.fullmatch(r"[0-9a-f]{40,64}", sha1):
+    if not re.fullmatch(r"[0-9a-f]{40,64}", sha1 or ""):
         return {}
     # Untracked files alone do not make it dirty: caches and notes come and go without changing what is imported.
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules", "--", ".")
-    return {"sha1": sha1, "dirty": bool(changed)}
+    return {"sha1": sha1, "dirty": changed != ""}  # also where git could not tell in time
 
 
-def _git(folder: str, *arguments: str) -> str:
+def _git(folder: str, *arguments: str) -> str | None:
+    """What git prints; None where it fails, is not there or takes too long."""
     command = ["git", "--no-optional-locks", "-C", folder, "-c", "core.fsmonitor=false"]
     command.extend(arguments)
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
@@ -252,8 +253,8 @@ def _git(folder: str, *arguments: str) -> str:
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
 
 
 def _conda() -> tuple[list[Any], set[str]]:

@@ -63,7 +63,7 @@ def _recorded(wanted: Wanted) -> set[str] | None:
     if wanted.environment is not None:
         return {package.name for package in wanted.environment.packages}
     text = read_text(wanted.folder / "requirements.txt")
-    return set(pins(text)) if text.startswith(HEADER) else None
+    return set(re.findall(r"(?m)^([a-z0-9-]+)(?:==| @ )", text)) if text.startswith(HEADER) else None
 
 
 def local_places(wanted: Wanted) -> list[tuple[str, ...]]:

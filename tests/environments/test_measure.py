@@ -146,6 +146,16 @@ def test_eggs_are_packages(environment):
     assert measure(environment.python).packages == (Package("old-thing", "1.0"),)
 
 
+def test_a_checkout_that_git_cannot_compare_is_not_called_clean(environment, tmp_path):
+    checkout = tmp_path / "check out"
+    checkout.mkdir()
+    _git(checkout, "init", "-q")
+    _git(checkout, "commit", "-q", "--allow-empty", "-m", "first")
+    (checkout / ".git" / "index").write_bytes(b"no index")
+    environment.install("mine", "1", url=checkout.as_uri(), dir_info={"editable": True})
+    assert _packages(environment)["mine"].source.endswith("+dirty")
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -4,11 +4,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from mlipcluster.environments import uv
+from mlipcluster.environments import pip, uv
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.managers import OVERRIDE
 from mlipcluster.environments.measure import measure
 from mlipcluster.environments.origins import OWN, pins, read_origins
+from mlipcluster.environments.steps import Wanted
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 REQUIREMENTS = f"""# comment
@@ -187,3 +188,10 @@ def test_what_conda_installed_is_pinned_where_another_manager_is_named(environme
     monkeypatch.setenv(OVERRIDE, "pip")
     lines = measure(environment.python).lock.splitlines()
     assert lines[2:] == ["numpy==2.0.1", "# python 3.11.7: of conda, no Python package"]
+
+
+def test_a_seed_that_is_wanted_stays_wherever_it_came_from(environment):
+    environment.install("setuptools", "70", url="https://h.org/setuptools-70-py3-none-any.whl", archive_info={})
+    (environment.prefix / "requirements.txt").write_text(measure(environment.python).lock)
+    *_, last = pip.steps(Wanted(environment.prefix, "", "python"))
+    assert last.command[-2:] == ("--yes", "pip")
