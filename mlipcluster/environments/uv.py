@@ -51,7 +51,7 @@ def steps(wanted: Wanted) -> list[Step]:
     made = [Step((uv, "venv", "--allow-existing", *(("--python", wanted.python) if wanted.python else ()), folder))]
     locked, requirements = wanted.folder / "uv.lock", wanted.folder / "requirements.txt"
     if locked.is_file():
-        left_out = [f"--no-install-package={name}" for name in local_packages(clean_text(locked))]
+        left_out = [f"--no-install-package={name}" for name in _left_out(clean_text(locked), wanted)]
         # Of another Python than it is told, by UV_PYTHON or the project, uv would remove the folder and make it anew.
         sync = (uv, "sync", "--directory", folder, "--python", python, "--frozen", "--no-install-project", *left_out)
         made.append(Step(sync, {"UV_PROJECT_ENVIRONMENT": folder}))
@@ -65,6 +65,13 @@ def steps(wanted: Wanted) -> list[Step]:
     install = (uv, "pip", "install", "--python", python, "--no-deps")
     made += [Step((*install, *place)) for place in pip.local_places(wanted)]
     return made
+
+
+def _left_out(text: str, wanted: Wanted) -> list[str]:
+    """Locked packages that ``uv sync`` is not to install: local ones, and those of groups that were not installed."""
+    recorded = {package.name for package in wanted.environment.packages} if wanted.environment else None
+    surplus = locked_versions(text).keys() - recorded if recorded is not None else set()
+    return sorted({*local_packages(text), *surplus})
 
 
 def local_packages(text: str) -> list[str]:

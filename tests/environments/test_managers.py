@@ -9,6 +9,7 @@ from mlipcluster.environments import uv as uv_row
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.measure import measure
 from mlipcluster.environments.origins import OWN
+from mlipcluster.environments.steps import Wanted
 from mlipcluster.errors import MeasureError
 
 LOCK = """version = 1
@@ -90,6 +91,18 @@ def test_drift_from_the_lock_is_told(make_environment, tmp_path):
         "forked 3 is installed, uv.lock says 1.0 or 2.0",
         "numpy 2.0.2 is installed, uv.lock says 2.0.1",
     )
+
+
+def test_what_is_locked_but_was_not_installed_is_not_asked_for(make_environment, tmp_path):
+    """A group of developers' tools is in each `uv sync`, and may hold what nobody else can get."""
+    environment = _project(make_environment, tmp_path, numpy="2.0.1", my_project="0.1")
+    (tmp_path / "uv.lock").write_text(LOCK)
+    wanted = Wanted(tmp_path, "uv", environment=measure(environment.python))
+    (command,) = (step.command for step in uv_row.steps(wanted) if step.command[1] == "sync")
+    left_out = [f"--no-install-package={name}" for name in ("forked", "my-project", "not-here")]
+    assert list(command[-3:]) == left_out
+    (command,) = (step.command for step in uv_row.steps(Wanted(tmp_path, "uv")) if step.command[1] == "sync")
+    assert command[-2:] == ("--no-install-project", "--no-install-package=my-project")
 
 
 def test_the_lock_of_the_folder_above_belongs_to_a_dot_venv_only(make_environment, tmp_path):
