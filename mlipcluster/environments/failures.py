@@ -27,8 +27,10 @@ _MEANINGS = (
         "a requirement does not exist in the channels; correct it in the source",
     ),
     (
-        r"Network connectivity is disabled|Could not connect|error sending request|dns error|Failed to fetch"
-        r"|Connection refused|CondaHTTPError|Temporary failure in name resolution",
+        (
+            r"Network connectivity is disabled|Could not connect|error sending request|dns error|Failed to fetch"
+            r"|Connection refused|CondaHTTPError|Temporary failure in name resolution"
+        ),
         "the network, or the package index, cannot be reached; see to that, then build again",
     ),
     (
