@@ -24,6 +24,7 @@ ANY = ("*args", "**kwargs")
 
 # https://packaging.python.org/en/latest/specifications/inline-script-metadata/ gives this expression
 _BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_FORMS = {dict: "dict with texts as keys", list: "list of texts", str: "text"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXAMPLE = '# /// script\n# requires-python = ">=3.10"\n# dependencies = ["ase"]\n# ///'
 
@@ -105,6 +106,14 @@ class Source:
         """``CLUSTERS`` of Rootstock 1.6's form: the clusters that it is for; empty: all."""
         return tuple(self._literal("CLUSTERS", list))
 
+    @property
+    def state(self) -> str:
+        """``STATE``: how a calculator of its is brought to a defined state between protocol calls.
+
+        As in a `CalculatorSpec`: a method's name, or ``"fresh"``, which calls ``setup`` again; empty: not said.
+        """
+        return str(self._literal("STATE", str))
+
     @cached_property
     def _tree(self) -> ast.Module:
         name = self.file_name if self.kind == PYTHON else f"{self.name}.py"
@@ -118,7 +127,7 @@ class Source:
         except (ValueError, RecursionError, MemoryError) as error:  # a NUL; brackets nested a thousand deep
             raise InputError(f"{name} cannot be read as Python ({error}); correct it") from error
 
-    def _literal(self, name: str, form: type[dict[str, Any] | list[str]]) -> Any:
+    def _literal(self, name: str, form: type[dict[str, Any] | list[str] | str]) -> Any:
         value = _assigned(self._tree.body, name)
         if value is None:
             return form()
@@ -129,7 +138,7 @@ class Source:
         if isinstance(found, tuple) and form is list:
             found = list(found)
         if not isinstance(found, form) or not all(isinstance(key, str) for key in found):
-            wanted = "dict with texts as keys" if form is dict else "list of texts"
+            wanted = _FORMS[form]
             raise InputError(
                 f"{self.file_name}, line {value.lineno}: {name} is no literal {wanted}, and the file is read without "
                 "running it; write it out"
@@ -178,7 +187,7 @@ def check(source: Source, path: Path) -> None:
             own = sorted(name for name, parameters in functions.items() if parameters != ANY)
             have = f"it has {', '.join(own)}" if own else "it has no function"
             raise InputError(f"there is no function 'setup' ({have}); write def setup(model, device='cuda'): …")
-        source.checkpoints, source.verify_kwargs, source.clusters  # noqa: B018 - each raises where it is unreadable
+        source.checkpoints, source.verify_kwargs, source.clusters, source.state  # noqa: B018 - each raises where it is unreadable
         if source.kind == PYTHON:
             _check_metadata(source)
         elif source.kind == PIXI:
