@@ -21,6 +21,7 @@ that a caller would expect, so ``except ValueError`` works as usual.
     │   └── TaskError                       a task's failure whose own exception could not travel
     ├── RecordError (ValueError)            damaged, changed after it was written, or of a newer schema
     ├── MeasureError (RuntimeError)         an environment could not be measured
+    ├── EnvironmentBuildError (RuntimeError) an environment could not be built or recreated
     └── MismatchError (RuntimeError)        reproduce(): what is here differs from what the record says
 """
 
@@ -105,6 +106,10 @@ class RecordError(MLIPClusterError, ValueError):
 
 class MeasureError(MLIPClusterError, RuntimeError):
     """An environment could not be measured."""
+
+
+class EnvironmentBuildError(MLIPClusterError, RuntimeError):
+    """An environment could not be built or recreated; nothing of it was left in place."""
 
 
 class MismatchError(MLIPClusterError, RuntimeError):
