@@ -13,8 +13,10 @@ from typing import Any
 from mlipcluster.environments import containers, found
 from mlipcluster.environments.dump import dump
 from mlipcluster.environments.dump_report import report
-from mlipcluster.environments.printing import paragraph
+from mlipcluster.environments.printing import paragraph, printable
 from mlipcluster.environments.recorded import recorded
+from mlipcluster.environments.recreate import normal, recreate, verdict
+from mlipcluster.environments.recreate_plan import TIMEOUT, Order, commands, plan
 from mlipcluster.errors import MLIPClusterError
 
 FOLDER = "env"
@@ -23,6 +25,14 @@ FOLDER = "env"
 _DUMP = """Take the environments of an output out of its record: lock files, ready for recreate_env.py.
 
 Give FILE, any output of a run (or its failure's file), or a scorefile with the name of an output."""
+
+
+_RECREATE = """Build an environment again from the lock files that dump_env_file.py wrote, and compare it.
+
+Exit status: 0 as recorded, 3 made but different (the differences are listed), 1 an error, 2 a wrong command line."""
+_PACKAGE = "where a package is that was installed from a folder; may be repeated; NAME= leaves it out"
+_FORCE = "go on where platform or Python differ from the record; make again what was made here before"
+DIFFERENT = 3
 
 
 def dump_main(arguments: Sequence[str] | None = None, *, program: str = "dump_env_file.py") -> int:
@@ -81,6 +91,44 @@ def dump_file(told: Any, file: Path | None, command: Sequence[str], say: Callabl
         say(line)
 
 
+def recreate_main(arguments: Sequence[str] | None = None, *, program: str = "recreate_env.py") -> int:
+    """``recreate_env.py``: the exit status is 0, 1 for an error, 2 for a wrong command line, 3 where it differs."""
+    parser = _parser(program, _RECREATE)
+    _add(parser, "env_dir", metavar="DIR", default=FOLDER, help="folder with the lock files [default: env]")
+    _add(parser, "env_manager", metavar="NAME", default="", help="uv, pip, conda, … [default: the recorded one]")
+    _add(parser, "timeout", type=_seconds, metavar="S", default=TIMEOUT, help="seconds for all of it [default: 3600]")
+    _add(parser, "dry_run", action="store_true", help="only show the commands")
+    _add(parser, "python", metavar="PYTHON", default="", help="interpreter or version, for uv and pip")
+    _add(parser, "package", action="append", metavar="NAME=PATH", default=[], help=_PACKAGE)
+    _add(parser, "force", action="store_true", help=_FORCE)
+    told = _parsed(parser, arguments)
+    if isinstance(told, int):
+        return told
+    if any("=" not in given for given in told.package):
+        return _usage(parser, "--package is NAME=PATH, or NAME= to leave the package out")
+
+    def work() -> int:
+        packages = {normal(name): path for name, _, path in (given.partition("=") for given in told.package)}
+        order = Order(Path(told.env_dir), told.env_manager, told.timeout, told.python, packages, told.force)
+        return recreate_folder(order, print, dry_run=told.dry_run)
+
+    return guarded(work, program, debug=told.debug)
+
+
+def recreate_folder(order: Order, say: Callable[[str], Any], *, dry_run: bool = False) -> int:
+    """Make the environment again and say how it went; the exit status."""
+    if dry_run:
+        made = plan(order)
+        lines = [*(f"warning: {printable(warning)}" for warning in made.warnings), *(f"$ {c}" for c in commands(made))]
+        for line in lines:
+            say(line)
+        return 0
+    done = recreate(order, say)
+    for line in verdict(done):
+        say(line)
+    return DIFFERENT if done.differences else 0
+
+
 def guarded(work: Callable[[], int], program: str, *, debug: bool = False) -> int:
     """Run *work* and return its exit status; what it raises becomes one paragraph on stderr, and 1."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone is no reason to fail
@@ -131,6 +179,13 @@ def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) ->
         return parser.parse_args(arguments)
     except SystemExit as ended:
         return int(ended.code or 0)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError("not a number of seconds")
+    return seconds
 
 
 def _usage(parser: argparse.ArgumentParser, text: str) -> int:
