@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from mlipcluster.environments.dump import dump
 from mlipcluster.environments.dump_report import report
 from mlipcluster.environments.printing import paragraph, printable
 from mlipcluster.environments.recorded import recorded
-from mlipcluster.environments.recreate import normal, recreate, verdict
+from mlipcluster.environments.recreate import recreate, verdict
 from mlipcluster.environments.recreate_plan import TIMEOUT, Order, commands, plan
 from mlipcluster.errors import MLIPClusterError
 
@@ -108,11 +109,16 @@ def recreate_main(arguments: Sequence[str] | None = None, *, program: str = "rec
         return _usage(parser, "--package is NAME=PATH, or NAME= to leave the package out")
 
     def work() -> int:
-        packages = {normal(name): path for name, _, path in (given.partition("=") for given in told.package)}
-        order = Order(Path(told.env_dir), told.env_manager, told.timeout, told.python, packages, told.force)
+        local = local_places(told.package)
+        order = Order(Path(told.env_dir), told.env_manager, told.timeout, told.python, local, told.force)
         return recreate_folder(order, print, dry_run=told.dry_run)
 
     return guarded(work, program, debug=told.debug)
+
+
+def local_places(given: Sequence[str]) -> dict[str, str]:
+    """``NAME=PATH`` options: normalised name (PEP 503) to path."""
+    return {re.sub(r"[-_.]+", "-", name).lower(): path for name, _, path in (item.partition("=") for item in given)}
 
 
 def recreate_folder(order: Order, say: Callable[[str], Any], *, dry_run: bool = False) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -131,11 +130,6 @@ def verdict(done: Recreated) -> list[str]:
     if any(package.name == local_packages.OURS for package in done.environment.packages):
         lines += ["next:", f"  {shown(str(done.python))} -m mlipcluster reproduce FILE"]
     return lines
-
-
-def normal(name: str) -> str:
-    """A package's name as environments have it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _make_room(folder: Path, force: bool, say: Say) -> None:
