@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from mlipcluster.cli import env_record
+
 app = typer.Typer(
     name="env",
     help="Environments: take one out of an output, build it again, and keep a root that a group shares.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("dump")(env_record.dump)
+app.command("recreate")(env_record.recreate)
