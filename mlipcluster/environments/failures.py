@@ -11,8 +11,12 @@ _MEANINGS = (
         "the disk is full; make room, then build again",
     ),
     (
+        r"network was disabled",
+        "the network is switched off, and the cache does not have all; switch it on (UV_OFFLINE), then build again",
+    ),
+    (
         r"Because (\S+) was not found in the (?:package registry|cache|provided)",
-        "the requirement {0} does not exist there; correct it in the source",
+        "the requirement {0} does not exist in the package index; correct it in the source",
     ),
     (
         r"Because there (?:is|are) no versions? of (.+?) and",

@@ -6,10 +6,10 @@ import re
 import sys
 from pathlib import Path
 
+from mlipcluster.environments.versions import allows
 from mlipcluster.environments.workplace import Workplace
-from mlipcluster.errors import EnvironmentBuildError, InputError
+from mlipcluster.errors import EnvironmentBuildError
 
-_CLAUSE = re.compile(r"\s*(===|==|!=|~=|>=|<=|>|<)\s*(\d+(?:\.\d+)*)(?:rc\d+|[ab]\d+)?(\.\*)?\s*")
 _ASK = "import platform, sys; print(sys.executable, platform.python_version(), sep='\\n')"
 
 
@@ -51,34 +51,3 @@ def _version(work: Workplace, python: str) -> tuple[Path, str]:
     """The interpreter itself, and its version."""
     executable, version = work.run((python, "-I", "-c", _ASK)).strip().splitlines()[-2:]
     return Path(executable or python), version
-
-
-def allows(specifier: str, version: tuple[int, ...]) -> bool:
-    """Whether a version of Python is within a specifier, such as ``">=3.10,<3.13"``.
-
-    Format: https://packaging.python.org/en/latest/specifications/version-specifiers/, for releases.
-
-    Raises
-    ------
-    InputError
-        It is none.
-    """
-    return all(_clause(clause, version, specifier) for clause in specifier.split(",") if clause.strip())
-
-
-def _clause(clause: str, version: tuple[int, ...], specifier: str) -> bool:
-    match = _CLAUSE.fullmatch(clause)
-    if not match or (match.group(3) and match.group(1) not in ("==", "!=")):
-        raise InputError(f'requires-python = {specifier!r:.120} cannot be read; write it as in ">=3.10,<3.13"')
-    operator, given = match.group(1), tuple(int(number) for number in match.group(2).split("."))
-    short = version[: len(given)]
-    if match.group(3):
-        return (short == given) == (operator == "==")
-    if operator == "~=":
-        return version >= given and version[: len(given) - 1] == given[:-1]
-    width = max(len(given), len(version))
-    one, other = (numbers + (0,) * (width - len(numbers)) for numbers in (version, given))
-    return {
-        "==": one == other, "===": one == other, "!=": one != other,
-        ">=": one >= other, "<=": one <= other, ">": one > other, "<": one < other,
-    }[operator]  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlipcluster.environments.toml import parse_toml
+from mlipcluster.environments.versions import allows
 from mlipcluster.errors import InputError
 
 PYTHON, PIXI, CONDA = "python", "pixi", "conda"
@@ -261,6 +262,7 @@ def _check_metadata(source: Source) -> None:
         raise InputError(f'dependencies = {dependencies!r:.120} is no list of texts; write dependencies = ["ase"]')
     if not isinstance(python, str):
         raise InputError(f'requires-python = {python!r:.120} is no text; write requires-python = ">=3.10"')
+    allows(python, ())  # raises where it cannot be read
 
 
 def _check_pixi(text: str) -> None:
