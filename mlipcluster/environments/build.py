@@ -80,7 +80,7 @@ def build(store: Store, name: str, options: Options, tell: Callable[[str], None]
         raise EnvironmentBuildError(
             f"environment {name!r} could not be built: {error.strerror or error}"
             + (f": {error.filename!r:.200}" if error.filename else "")
-            + "; see to that, then build again. What was built before is still in use"
+            + "; see to that, then build again"
         ) from error
 
 
@@ -224,4 +224,5 @@ def _log_kept(store: Store, work: Workplace) -> Iterator[None]:
         store.layout.share_file(kept)
         if isinstance(error, OSError):
             raise
-        raise type(error)(f"{error}\n  (all of it: {kept}; what was built before is still in use)") from error
+        before = "; what was built before is still in use" if store.current(work.source.name) else ""
+        raise type(error)(f"{error}\n  (all of it: {kept}{before})") from error
