@@ -136,6 +136,67 @@ def examples():
     return TESTS.parent / "examples" / "structures"
 
 
+# --- a root of environments ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_root(tmp_path):
+    """Make a root of environments that count as built: ``make_root(emt_env=text, …) -> Store``.
+
+    Their interpreter is that of a virtual environment without packages of its own, which sees those of this one.
+    """
+    from mlipcluster.environments.layout import make_root
+    from mlipcluster.environments.store import Store
+
+    def make(folder: str = "the root", **texts: str) -> Store:
+        layout, _ = make_root(tmp_path / folder)
+        store = Store(layout.root)
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(HEAD + text, encoding="utf-8")
+            store.register(tmp_path / f"{name}.py")
+            _build_by_hand(store, name)
+        return store
+
+    return make
+
+
+@pytest.fixture
+def build_by_hand():
+    """``build_by_hand(store, name, unique)``: another build of an environment, as `make_root` makes them."""
+    return _build_by_hand
+
+
+HEAD = '# /// script\n# requires-python = ">=3.10"\n# dependencies = ["ase"]\n# ///\n'
+
+
+def _build_by_hand(store, name: str, unique: str = "a"):
+    """What a build would leave, without a build: the environment *name* of a root, switched in."""
+    import hashlib
+    import json
+    import sysconfig
+
+    from mlipcluster.environments.store import BUILD_FILE, SCHEMA, packed_source
+
+    source = store.source(name)
+    folder = store.layout.parts / f"{name}-{unique}"
+    packages = folder / "env" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "here.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (folder / "env" / "bin").mkdir()
+    base = Path(os.path.realpath(sys.executable))
+    (folder / "env" / "bin" / "python").symlink_to(base)
+    (folder / "env" / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+    (folder / f"{source.module}.py").write_text(source.script)
+    facts = {"schema": SCHEMA, "name": name, "source": packed_source(source), "manager": "uv"}
+    (folder / BUILD_FILE).write_text(json.dumps({**facts, "interpreter": "env/bin/python"}))
+    digest = hashlib.sha256((name + source.text).encode()).hexdigest()
+    store.layout.link(digest).unlink(missing_ok=True)
+    store.layout.link(digest).symlink_to(folder.relative_to(store.layout.builds))
+    build = store.build(digest)
+    store.switch(build)
+    return build
+
+
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,7 @@ def choose(model: str, sources: Mapping[str, Source], cluster: str | None = None
     longest = max((len(word) for word, _ in fits), default=0)
     best = [(word, source) for word, source in fits if len(word) == longest]
     source = _one(model, [source for _, source in best])
-    return None if source is None else _told(source, best[0][0], model[longest + 1 :])
+    return None if source is None else _told(model, source, model[longest + 1 :])
 
 
 def unknown(model: str, sources: Mapping[str, Source]) -> str:
@@ -112,20 +112,20 @@ def _fits(model: str, word: str) -> bool:
     return model == word or model.startswith(f"{word}-")
 
 
-def _told(source: Source, word: str, argument: str) -> Choice:
+def _told(model: str, source: Source, argument: str) -> Choice:
     if _is_path(argument):
         path = os.path.abspath(os.path.expanduser(argument))
         if not os.path.exists(path):
             raise InputError(f"there are no weights {path!r} for environment {source.name!r}; correct the path")
         function = FROM_PATH if FROM_PATH in source.functions else SETUP
-        return Choice(f"{word}-{path}", source, path, function)
+        return Choice(model.removesuffix(argument) + path, source, path, function)
     known = [name for name, upstream in source.checkpoints.items() if upstream is not None]
     if known and argument not in known:
         if argument or len(known) > 1:
             asked = f"no checkpoint {argument!r:.200}" if argument else "several checkpoints"
             raise InputError(f"environment {source.name!r} has {asked}; name one of {', '.join(known)}")
         argument = known[0]
-    return Choice(f"{word}-{argument}" if argument and argument not in known else argument or word, source, argument)
+    return Choice(model, source, argument)
 
 
 def _is_path(argument: str) -> bool:

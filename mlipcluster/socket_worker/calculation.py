@@ -42,7 +42,7 @@ class Calculation:
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.spec = spec
-        sys.path[:0] = [os.path.abspath(path) for path in spec.get("paths", ())]
+        sys.path[:0] = [os.path.realpath(path) for path in spec.get("paths", ())]
         started = time.perf_counter()
         self._factory = _find(spec["factory"])
         device = spec.get("device")
