@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlipcluster.environments import conda, pip, uv
+from mlipcluster.environments import conda, pip, pixi, uv
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
 from mlipcluster.environments.steps import Step, Wanted
@@ -48,11 +48,17 @@ class Manager:
     interpreter: Callable[[Wanted], Path]
 
 
+def _conda(name: str, owns: Callable[[Mapping[str, Any]], bool], *programs: str) -> Manager:
+    return Manager(name, owns, conda.lock, programs, conda.FILES, conda.steps, conda.interpreter)
+
+
 # The first that owns an environment is its manager; pip, at the end, takes whatever the others leave.
 MANAGERS: dict[str, Manager] = {
     manager.name: manager
     for manager in (
-        Manager("conda", conda.owns, conda.lock, ("conda",), conda.FILES, conda.steps, conda.interpreter),
+        Manager("pixi", pixi.owns, pixi.lock, ("pixi",), pixi.FILES, pixi.steps, pixi.interpreter),
+        _conda("mamba", conda.made_by_mamba, "mamba", "micromamba"),
+        _conda("conda", conda.owns, "conda"),
         Manager("uv", uv.owns, uv.lock, ("uv",), uv.FILES, uv.steps, pip.interpreter),
         Manager("pip", pip.owns, pip.lock, (), pip.FILES, pip.steps, pip.interpreter),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlipcluster.environments import measure_script
+from mlipcluster.environments.conda import channel_of
 from mlipcluster.environments.environment import Environment, Package
 from mlipcluster.environments.managers import find_manager
 from mlipcluster.errors import MeasureError
@@ -112,7 +113,7 @@ def _beyond() -> list[str]:
 
 def _packages(measured: Mapping[str, Any]) -> tuple[Package, ...]:
     conda = [
-        Package(entry["name"], entry["version"], "conda", entry["build"], entry["channel"])
+        Package(entry["name"], entry["version"], "conda", entry["build"], _without_place(channel_of(entry)))
         for entry in measured["conda"]
     ]
     installed = [
@@ -121,6 +122,11 @@ def _packages(measured: Mapping[str, Any]) -> tuple[Package, ...]:
         if entry.get("installer") != "conda"
     ]
     return tuple(sorted(conda + installed))
+
+
+def _without_place(channel: str) -> str:
+    """A channel's address; of a folder its name alone."""
+    return f"file:{channel.rpartition('/')[2]}" if channel.startswith("file:") else channel
 
 
 def _source(entry: Mapping[str, Any]) -> str:

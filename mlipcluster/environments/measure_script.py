@@ -15,7 +15,9 @@ before all others. The answer::
         "packages": [
             {"name", "version", "url", "editable", "vcs", "commit", "subdirectory", "hash", "record", "sha1", "dirty"}
         ],
-        "conda": [{"name", "version", "build", "channel", "url", "md5", "sha256"}],
+        "conda": [{"name", "version", "build", "channel", "url", "md5", "sha256", "depends": [names]}],
+        "history": "the lines of conda-meta/history that tell commands and specs, or empty",
+        "pixi": "text of conda-meta/pixi, or empty",
     }
 
 ``url`` and the fields after it come from PEP 610's ``direct_url.json``
@@ -65,6 +67,8 @@ def measure() -> dict[str, Any]:
         "pyvenv": _read(os.path.join(sys.prefix, "pyvenv.cfg")),
         "packages": sorted(_packages(), key=lambda package: package["name"]),
         "conda": sorted(_conda(), key=lambda package: package["name"]),
+        "history": _history(),
+        "pixi": _read(os.path.join(sys.prefix, "conda-meta", "pixi")),
     }
 
 
@@ -111,12 +115,15 @@ def _level() -> str:
 
 def _packages() -> list[Any]:
     found: dict[str, dict[str, Any]] = {}
+    conda = os.path.isdir(os.path.join(sys.prefix, "conda-meta"))
     for folder in _folders():
         for entry in _listed(folder):
             lower = entry.lower()
             if not lower.endswith((".dist-info", ".egg-info")) or lower.startswith("~"):
                 continue  # pip renames what it removes to ~…
             package = _package(os.path.join(folder, entry))
+            if package is not None and conda:
+                package["installer"] = _installer(os.path.join(folder, entry))
             if package is not None:
                 found.setdefault(package["name"], package)  # the first folder on sys.path is what is imported
     return list(found.values())
@@ -148,9 +155,28 @@ def _package(path: str) -> dict[str, Any] | None:
         "version": version.group(1) if version else "",
     }
     package.update(_origin(path))
-    if os.path.isdir(os.path.join(sys.prefix, "conda-meta")):
-        package["installer"] = _read(os.path.join(path, "INSTALLER")).strip()
     return package
+
+
+def _installer(path: str) -> str:
+    """Who installed a distribution into a conda environment; conda's own say so, or are listed in conda-meta."""
+    installer = _read(os.path.join(path, "INSTALLER")).strip()
+    if installer:
+        return installer
+    relative = os.path.relpath(path, os.path.realpath(sys.prefix)).replace(os.sep, "/")
+    return "conda" if relative in _conda_distributions() else ""
+
+
+_DISTRIBUTIONS: list[frozenset[str]] = []  # read once, and only where one does not say who installed it
+
+
+def _conda_distributions() -> frozenset[str]:
+    """The .dist-info and .egg-info, from the prefix, that conda's packages brought."""
+    if not _DISTRIBUTIONS:
+        names = (name for meta in _conda_meta() for name in _list(meta, "files") if isinstance(name, str))
+        parts = (re.match(r"(.*?\.(?:dist|egg)-info)(?:/|$)", name) for name in names)
+        _DISTRIBUTIONS.append(frozenset(part.group(1) for part in parts if part))
+    return _DISTRIBUTIONS[0]
 
 
 def _origin(path: str) -> dict[str, Any]:
@@ -237,21 +263,42 @@ def _git(folder: str, *arguments: str) -> str:
 
 
 def _conda() -> list[Any]:
-    folder = os.path.join(sys.prefix, "conda-meta")
     found = []
-    for entry in _listed(folder):
-        if not entry.endswith(".json"):
-            continue
-        try:
-            meta = json.loads(_read(os.path.join(folder, entry)))
-            package = {key: str(meta.get(key) or "") for key in ("name", "version", "build", "md5", "sha256")}
-            package["url"] = without_credentials(str(meta.get("url") or ""))
-            package["channel"] = without_credentials(str(meta.get("channel") or ""))
-        except (ValueError, AttributeError):
-            continue
+    for meta in _conda_meta():
+        package: dict[str, Any] = {
+            key: str(meta.get(key) or "") for key in ("name", "version", "build", "md5", "sha256")
+        }
+        package["url"] = without_credentials(str(meta.get("url") or ""))
+        package["channel"] = without_credentials(str(meta.get("channel") or ""))
+        package["depends"] = [str(spec).split(" ", maxsplit=1)[0] for spec in _list(meta, "depends")]
         if package["name"]:
             found.append(package)
     return found
+
+
+def _conda_meta() -> list[Any]:
+    """What conda-meta says of each package; what cannot be read is left out."""
+    folder = os.path.join(sys.prefix, "conda-meta")
+    found = []
+    for entry in _listed(folder):
+        if entry.endswith(".json"):
+            try:
+                meta = json.loads(_read(os.path.join(folder, entry)))
+            except ValueError:
+                continue
+            if isinstance(meta, dict):
+                found.append(meta)
+    return found
+
+
+def _list(meta: dict[str, Any], key: str) -> list[Any]:
+    found = meta.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _history() -> str:
+    lines = _read(os.path.join(sys.prefix, "conda-meta", "history")).splitlines()
+    return without_credentials("\n".join(line for line in lines if re.match(r"#.*(?:cmd|specs):", line)))
 
 
 def _listed(folder: str) -> list[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
+from mlipcluster.environments.origins import OWN, Origins, pins, read_origins, read_text
 from mlipcluster.environments.steps import Step, Wanted
 
 FILES = (("requirements.txt",),)
+HEADER = "# Installed in Python "
+_SEEDS = ("setuptools", "pip")  # what `python -m venv` may bring; pip last, as it removes the other
 
 
 def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's signature
@@ -20,7 +25,7 @@ def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's sig
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     """The ``requirements.txt`` of what is installed."""
-    return Lock(requirements(measured, packages), "requirements.txt")
+    return Lock(requirements(measured, packages), "requirements.txt", drift=drift(measured, packages))
 
 
 def interpreter(wanted: Wanted) -> Path:
@@ -28,16 +33,34 @@ def interpreter(wanted: Wanted) -> Path:
     return wanted.folder / "bin" / "python"
 
 
+# --- build -----------------------------------------------------------------------------------------------------------
+
+
 def steps(wanted: Wanted) -> list[Step]:
-    """``python -m venv``, then ``pip install`` of exactly what ``requirements.txt`` lists, then local packages."""
-    python = str(interpreter(wanted))
-    install = (python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps")
+    """``python -m venv``, then ``pip install`` of exactly what ``requirements.txt`` lists, then local packages.
+
+    ``venv`` brings pip, and up to Python 3.11 setuptools; what of them was not recorded is removed at the end.
+    """
+    pip = (str(interpreter(wanted)), "-I", "-m", "pip")
+    install = (*pip, "install", "--disable-pip-version-check", "--no-input", "--no-deps")
     made = [
         Step((wanted.python, "-I", "-m", "venv", str(wanted.folder))),
         Step((*install, "--requirement", str(wanted.folder / "requirements.txt"))),
     ]
     made += [Step((*install, *place)) for place in local_places(wanted)]
+    recorded = _recorded(wanted)
+    surplus = [name for name in _SEEDS if recorded is not None and name not in recorded]
+    if surplus:
+        made.append(Step((*pip, "uninstall", "--disable-pip-version-check", "--yes", *surplus)))
     return made
+
+
+def _recorded(wanted: Wanted) -> set[str] | None:
+    """Names of all packages that are wanted; None where that is not known: a ``requirements.txt`` that is not ours."""
+    if wanted.environment is not None:
+        return {package.name for package in wanted.environment.packages}
+    text = read_text(wanted.folder / "requirements.txt")
+    return set(pins(text)) if text.startswith(HEADER) else None
 
 
 def local_places(wanted: Wanted) -> list[tuple[str, ...]]:
@@ -50,20 +73,77 @@ def local_places(wanted: Wanted) -> list[tuple[str, ...]]:
     ]
 
 
-def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> str:
+# --- lock ------------------------------------------------------------------------------------------------------------
+
+
+def drift(measured: Mapping[str, Any], packages: Iterable[Package]) -> tuple[str, ...]:
+    """Where installed packages differ from the ``requirements.txt`` of ours that the environment was built from."""
+    path = Path(measured["prefix"]) / OWN
+    if not path.is_file():
+        return ()
+    text = read_text(path)
+    if not text.startswith("#") and not pins(text):
+        return (f"{OWN} pins nothing: it was changed or cut short",)
+    pinned, lines = pins(text), []
+    installed = {package.name: package for package in packages}
+    for name, package in sorted(installed.items()):
+        named = name in pinned or re.search(rf"(?mi)^(?:# )?{_any_spelling(name)}\s", text)
+        if not named:
+            lines.append(f"{name} {package.version} is installed but not in {OWN}")
+        elif pinned.get(name, package.version) != package.version:
+            lines.append(f"{name} {package.version} is installed, {OWN} says {pinned[name]}")
+    lines += [
+        f"{name} {pinned[name]} is in {OWN} but not installed" for name in sorted(pinned.keys() - installed.keys())
+    ]
+    return tuple(lines)
+
+
+def _any_spelling(name: str) -> str:
+    return re.escape(name).replace(r"\-", "[-_.]+")
+
+
+def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...], *, hashed: bool = True) -> str:
     """Installed packages in pip's format (https://pip.pypa.io/en/stable/reference/requirements-file-format/).
 
-    Hashes are given for what was installed from an archive's address. Those of packages from an index are not kept
-    in an environment, and are not asked for over the network.
+    Installers take hashes of all packages or of none. So they are given where they are known of all, without asking
+    the network (:mod:`mlipcluster.environments.origins`); otherwise a comment says of which they are not.
     """
-    lines = [
-        f"# Installed in Python {measured['python']} on {measured['platform']}.",
-        "# Without hashes of what came from an index: an environment does not keep them.",
-    ]
+    origins = read_origins(measured)
     raw = {entry["name"]: entry for entry in measured["packages"]}
+    listed = [package for package in packages if not _is_local(package)]
+    unknown = [package.name for package in listed if not _has_hash(package, origins)]
+    lines = [f"{HEADER}{measured['python']} on {measured['platform']}."]
+    if hashed and unknown:
+        lines.append(f"# Without hashes: all or none can have them, and not known are those of {_some(unknown)}.")
+    lines += _index_lines(listed, origins)
     for package in packages:
-        lines.extend(_requirement(package, raw.get(package.name, {})))
+        lines += _requirement(package, raw.get(package.name, {}))
+        if hashed and listed and not unknown and package.source == "index":
+            known = sorted(origins.hashes[package.name, package.version])
+            lines[-1] += "".join(f" \\\n    --hash={value}" for value in known)
     return "\n".join(lines) + "\n"
+
+
+def _is_local(package: Package) -> bool:
+    return package.source.startswith(("editable:", "file:"))
+
+
+def _has_hash(package: Package, origins: Origins) -> bool:
+    if package.source == "index":
+        return bool(origins.hashes.get((package.name, package.version)))
+    return "#sha256=" in package.source
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _index_lines(packages: Iterable[Package], origins: Origins) -> list[str]:
+    """The indexes besides PyPI, as far as they are known, that pinned packages came from."""
+    used = {
+        origins.indexes.get((package.name, package.version), "") for package in packages if package.source == "index"
+    }
+    return [f"--extra-index-url {index}" for index in sorted({*used, *origins.more} - {""})]
 
 
 def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
@@ -76,7 +156,7 @@ def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
     if source.startswith("file:"):
         return [f"# {name} {version}: from {source[5:]} on the machine; install it from there"]
     if "://" in source:
-        source = source.partition("#record=")[0]
+        source = re.sub(r"\s", lambda space: quote(space.group()), source.partition("#record=")[0])
         part = f"#subdirectory={raw['subdirectory']}" if raw.get("subdirectory") and "#" not in source else ""
         return [f"{name} @ {source}{part}"]
     if "+" in version:

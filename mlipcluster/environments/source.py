@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlipcluster.environments.toml import parse_toml
+from mlipcluster.environments.versions import allows
 from mlipcluster.errors import InputError
 
 PYTHON, PIXI, CONDA = "python", "pixi", "conda"
@@ -71,7 +72,7 @@ class Source:
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
         """The PEP 723 block's tables; empty of the other kinds."""
-        return _metadata(self.text, self.file_name) if self.kind == PYTHON else {}
+        return parse_toml(pep723_text(self), f"the PEP 723 block of {self.file_name}") if self.kind == PYTHON else {}
 
     @property
     def requires_python(self) -> str:
@@ -239,14 +240,20 @@ def _setup_file(path: Path, name: str, setup: str | os.PathLike[str] | None) -> 
     return beside
 
 
-def _metadata(text: str, name: str) -> Mapping[str, Any]:
-    blocks = [match for match in _BLOCK.finditer(text) if match.group("type") == "script"]
+def pep723_text(source: Source) -> str:
+    """The TOML in the PEP 723 block of a Python file.
+
+    Raises
+    ------
+    InputError
+        There is none, or more than one.
+    """
+    blocks = [match for match in _BLOCK.finditer(source.text) if match.group("type") == "script"]
     if len(blocks) != 1:
         found = "no PEP 723 block" if not blocks else f"{len(blocks)} PEP 723 blocks"
         raise InputError(f"there is {found} that names the requirements; write one:\n{_EXAMPLE}")
     lines = blocks[0].group("content").splitlines(keepends=True)
-    content = "".join(line[2:] if line.startswith("# ") else line[1:] for line in lines)
-    return parse_toml(content, f"the PEP 723 block of {name}")
+    return "".join(line[2:] if line.startswith("# ") else line[1:] for line in lines)
 
 
 def _check_metadata(source: Source) -> None:
@@ -255,6 +262,7 @@ def _check_metadata(source: Source) -> None:
         raise InputError(f'dependencies = {dependencies!r:.120} is no list of texts; write dependencies = ["ase"]')
     if not isinstance(python, str):
         raise InputError(f'requires-python = {python!r:.120} is no text; write requires-python = ">=3.10"')
+    allows(python, ())  # raises where it cannot be read
 
 
 def _check_pixi(text: str) -> None:

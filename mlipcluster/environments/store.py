@@ -126,6 +126,10 @@ class Store:
         """What is wrong with registered files that cannot be read, by name."""
         return {name: str(found) for name, found in self._registered().items() if isinstance(found, InputError)}
 
+    def names(self) -> set[str]:
+        """What is registered, whether it can be read or not."""
+        return {path.stem for path in self.layout.sources.glob("*.py")}
+
     def source(self, name: str) -> Source:
         """What is registered under that name.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
 from mlipcluster.environments.measure_script import without_credentials
+from mlipcluster.environments.origins import blocks
 from mlipcluster.environments.steps import Step, Wanted
 from mlipcluster.errors import MeasureError
 
@@ -25,6 +27,9 @@ def owns(measured: Mapping[str, Any]) -> bool:
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise what pip's row says.
 
+    A project's lock does not say which extras and groups are installed, nor what was added by hand. So the
+    ``requirements.txt`` of what is installed goes with it.
+
     Raises
     ------
     MeasureError
@@ -34,22 +39,39 @@ def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     if project is None:
         return pip.lock(measured, packages)
     text, toml = (_text(project / name) for name in ("uv.lock", "pyproject.toml"))
-    return Lock(text, "uv.lock", toml, "pyproject.toml", drift=drift(text, packages))
+    more = {"requirements.txt": pip.requirements(measured, packages)}
+    return Lock(text, "uv.lock", toml, "pyproject.toml", more_files=more, drift=drift(text, packages))
 
 
 def steps(wanted: Wanted) -> list[Step]:
-    """``uv venv`` in the folder itself; ``uv sync`` of a project, ``uv pip sync`` of a ``requirements.txt``."""
-    uv, folder = wanted.program, str(wanted.folder)
-    install = (uv, "pip", "install", "--python", str(pip.interpreter(wanted)), "--no-deps")
+    """``uv venv`` in the folder itself; ``uv sync`` of a project; ``uv pip sync`` of what was installed.
+
+    ``uv sync`` takes archives from where the lock says. ``uv pip sync`` then makes it what was measured: with extras
+    and groups, without what is not recorded. Local packages come last, and nothing that they ask for is looked up.
+    """
+    uv, folder, python = wanted.program, str(wanted.folder), str(pip.interpreter(wanted))
     made = [Step((uv, "venv", "--allow-existing", *(("--python", wanted.python) if wanted.python else ()), folder))]
-    if (wanted.folder / "uv.lock").is_file():
-        sync = (uv, "sync", "--frozen", "--no-install-project")
+    locked, requirements = wanted.folder / "uv.lock", wanted.folder / "requirements.txt"
+    if locked.is_file():
+        left_out = [f"--no-install-package={name}" for name in local_packages(_text(locked))]
+        sync = (uv, "sync", "--directory", folder, "--frozen", "--no-install-project", *left_out)
         made.append(Step(sync, {"UV_PROJECT_ENVIRONMENT": folder}))
-    if (wanted.folder / "requirements.txt").is_file():
-        requirements = str(wanted.folder / "requirements.txt")
-        made.append(Step((uv, "pip", "sync", "--python", str(pip.interpreter(wanted)), requirements)))
+    if requirements.is_file():
+        text = _text(requirements)
+        options = ["--require-hashes"] if "--hash=" in text else []
+        # Pinned versions are the same on each index; uv would look no further than the first that has the name.
+        options += ["--index-strategy", "unsafe-best-match"] if "--extra-index-url" in text else []
+        sync = (uv, "pip", "sync", "--python", python, "--allow-empty-requirements", *options, str(requirements))
+        made.append(Step(sync))
+    install = (uv, "pip", "install", "--python", python, "--no-deps")
     made += [Step((*install, *place)) for place in pip.local_places(wanted)]
     return made
+
+
+def local_packages(text: str) -> list[str]:
+    """Names of packages that a ``uv.lock`` takes from the project's machine: there is no address to fetch them from."""
+    local = re.compile(r"(?m)^source = \{ (?:editable|directory|path|virtual) = ")
+    return sorted({name for name, _, block in blocks(text) if local.search(block)})
 
 
 def _text(path: Path) -> str:
@@ -60,12 +82,12 @@ def _text(path: Path) -> str:
 
 
 def drift(text: str, packages: tuple[Package, ...]) -> tuple[str, ...]:
-    """Where installed packages differ from the versions in a ``uv.lock``.
+    """Where installed packages differ from the versions in a ``uv.lock``, and what is wrong with it.
 
     What is locked but not installed is not reported: extras, groups and markers leave packages out on purpose.
     """
+    lines = _damage(text)
     locked = locked_versions(text)
-    lines = []
     for package in packages:
         versions = locked.get(package.name)
         if versions is None:
@@ -75,18 +97,25 @@ def drift(text: str, packages: tuple[Package, ...]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def locked_versions(text: str) -> dict[str, set[str]]:
-    """Versions of each package in a ``uv.lock``; none for one whose version is read off its source.
+def _damage(text: str) -> list[str]:
+    """What shows that a ``uv.lock`` was cut short or edited by hand; as TOML only where this Python can read that."""
+    if not re.match(r"version = \d+\s", text):
+        return ["uv.lock does not begin with its version: it was changed or cut short"]
+    if sys.version_info >= (3, 11):
+        import tomllib
 
-    Read by line: Python 3.10 has no TOML reader, and uv writes these two keys first and alone on their lines.
-    """
+        try:
+            tomllib.loads(text)
+        except ValueError as error:
+            return [f"uv.lock was changed or cut short: {error}"]
+    return []
+
+
+def locked_versions(text: str) -> dict[str, set[str]]:
+    """Versions of each package in a ``uv.lock``; none for one whose version is read off its source."""
     found: dict[str, set[str]] = {}
-    for block in re.split(r"(?m)^\[\[package\]\]\s*$", text)[1:]:
-        name = re.search(r'(?m)^name = "([^"]+)"', block)
-        version = re.search(r'(?m)^version = "([^"]+)"', block)
-        if name:
-            versions = found.setdefault(re.sub(r"[-_.]+", "-", name.group(1)).lower(), set())
-            versions.update({version.group(1)} if version else ())
+    for name, version, _ in blocks(text):
+        found.setdefault(name, set()).update({version} if version else ())
     return found
 
 

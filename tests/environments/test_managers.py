@@ -127,13 +127,29 @@ def test_conda_packages_and_what_pip_added(environment):
     assert measured.packages == (
         Package("ase", "3.25", "index"),
         Package("libfoo", "1", "conda", "h1", ""),
-        Package("python", "3.11.7", "conda", "h0", "https://c.example.org/forge/linux-64"),
+        Package("python", "3.11.7", "conda", "h0", "https://c.example.org/forge"),
     )
-    assert measured.lock_name == "explicit.txt"
-    lines = measured.lock.splitlines()
-    assert "@EXPLICIT" in lines
-    assert "https://c.example.org/forge/linux-64/python-3.11.7-h0.conda#abc" in lines
-    assert "#   ase==3.25" in lines
+    assert list(measured.files()) == ["explicit.txt", "environment.yml"]
+    assert measured.lock == (
+        f"# Installed in Python {measured.python} on {measured.platform}.\n"
+        "name: mlipcluster\n"
+        "channels:\n"
+        '  - "https://c.example.org/forge"\n'
+        "  - nodefaults\n"
+        "dependencies:\n"
+        "  - libfoo=1=h1\n"
+        "  - python=3.11.7=h0\n"
+        "  - pip:\n"
+        "      - ase==3.25\n"
+    )
+    lines = measured.files()["explicit.txt"].splitlines()
+    assert lines[1:] == [
+        "@EXPLICIT",
+        "# libfoo=1=h1: without an address",
+        "https://c.example.org/forge/linux-64/python-3.11.7-h0.conda#abc",
+        "# installed by pip:",
+        "#   ase==3.25",
+    ]
     assert "secret" not in str(measured).replace("se-cret", "secret")
 
 

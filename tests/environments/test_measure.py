@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mlipcluster.environments.environment import Package, difference
+from mlipcluster.environments.lock import LOCK_FILES
 from mlipcluster.environments.managers import MANAGERS, OVERRIDE
 from mlipcluster.environments.measure import interpreter, measure
 from mlipcluster.errors import InputError, MeasureError
@@ -214,11 +215,13 @@ def test_the_manager_is_read_off_the_environment(environment, monkeypatch):
     assert measure(environment.python).manager == "uv"
     environment.conda("python", "3.11.7")
     assert measure(environment.python).manager == "conda"
+    (environment.prefix / "conda-meta" / "history").write_text("==> now <==\n# cmd: /opt/bin/micromamba create -n x\n")
+    assert measure(environment.python).manager == "mamba"
     for name in MANAGERS:
         monkeypatch.setenv(OVERRIDE, name)
         assert measure(environment.python).manager == name
     monkeypatch.setenv(OVERRIDE, "poetry")
-    with pytest.raises(InputError, match="conda, pip, uv"):
+    with pytest.raises(InputError, match="conda, mamba, pip, pixi, uv"):
         measure(environment.python)
 
 
@@ -228,7 +231,7 @@ def test_every_manager_writes_a_lock(environment, monkeypatch, name):
     monkeypatch.setenv(OVERRIDE, name)
     measured = measure(environment.python)
     assert "numpy==2.0" in measured.lock
-    assert measured.lock_name
+    assert set(measured.files()) <= set(LOCK_FILES)
     assert str(environment.prefix) not in measured.lock
     assert measured.lock == measure(environment.python).lock
 
