@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlipcluster.calculators.fetch import known_models
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.calculators.stored import Stored, find
+from mlipcluster.calculators.stored import Stored, find, known_models
 from mlipcluster.environments.sites import PathLike, cluster_roots, find_root, known_root
 from mlipcluster.environments.store import Store
 from mlipcluster.errors import InputError
