@@ -265,16 +265,15 @@ def make_wheel():
 
 @pytest.fixture
 def wheels(tmp_path, tmp_path_factory, monkeypatch):
-    """A folder of wheels, all that uv can install from: ``ase`` (with what is installed here), ``tiny``, ``lonely``."""
+    """A folder of wheels, all that uv can install from: ``ase``, a stand-in; ``here``, what is installed; ``tiny``."""
     import sysconfig
 
     folder = tmp_path / "wheels"
     folder.mkdir()
-    # Real ASE and NumPy, seen from the environment that this is installed in; the name alone is taken.
-    _wheel(folder, "ase", "3.99.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})
+    _wheel(folder, "ase", "3.99.0", {"ase.py": "__version__ = '3.99.0'\n", "numpy.py": "__version__ = '9'\n"})
+    _wheel(folder, "here", "1.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})  # real ASE and NumPy
     _wheel(folder, "tiny", "1.0", {"tiny.py": "version = 1\n"}, ("lonely",))
     _wheel(folder, "lonely", "1.0", {"lonely.py": ""})
-    monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "uv-cache"))
