@@ -233,3 +233,71 @@ def run(client, tmp_path, monkeypatch):
             return MLIPCluster(tasks, **{**defaults, **options}).distribute(*protocols, **told)
 
     return run
+
+
+# --- wheels, and uv without a network --------------------------------------------------------------------------------
+
+
+def _wheel(folder: Path, name: str, version: str, files: dict[str, str], requires: tuple[str, ...] = ()) -> Path:
+    import zipfile
+
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    files = {
+        **files,
+        f"{info}/METADATA": metadata,
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+        wheel.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in (*files, f"{info}/RECORD")))
+    return path
+
+
+@pytest.fixture
+def make_wheel():
+    """``make_wheel(folder, name, version, files, requires) -> Path``, a wheel of those files."""
+    return _wheel
+
+
+@pytest.fixture
+def wheels(tmp_path, tmp_path_factory, monkeypatch):
+    """A folder of wheels, all that uv can install from: ``ase``, a stand-in; ``here``, what is installed; ``tiny``."""
+    import sysconfig
+
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    _wheel(folder, "ase", "3.99.0", {"ase.py": "__version__ = '3.99.0'\n", "numpy.py": "__version__ = '9'\n"})
+    _wheel(folder, "here", "1.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})  # real ASE and NumPy
+    _wheel(folder, "tiny", "1.0", {"tiny.py": "version = 1\n"}, ("lonely",))
+    _wheel(folder, "lonely", "1.0", {"lonely.py": ""})
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "uv-cache"))
+    return folder
+
+
+@pytest.fixture
+def write_source(tmp_path):
+    """``write_source(name, *dependencies, more="", body=…) -> Path``, the source file of an environment."""
+
+    def write(name: str, *dependencies: str, more: str = "", body: str = EMT_SETUP) -> Path:
+        listed = ", ".join(f'"{dependency}"' for dependency in dependencies)
+        block = f'requires-python = ">=3.9"\ndependencies = [{listed}]\n{more}'
+        path = tmp_path / f"{name}.py"
+        lines = "".join(f"# {line}".rstrip() + "\n" for line in block.splitlines())
+        path.write_text(f"# /// script\n{lines}# ///\n{body}", encoding="utf-8")
+        return path
+
+    return write
+
+
+EMT_SETUP = """
+def setup(model, device="cpu"):
+    from ase.calculators.emt import EMT
+
+    return EMT()
+"""

@@ -106,13 +106,14 @@ def _files(store: Store, dry_run: bool) -> Iterator[Waste]:
     for path in sorted(layout.root.glob("*/.*")):
         if path.parent == layout.builds and path.name.startswith(".lock-"):
             name, what = path.name[len(".lock-") :], "lock of a name that is gone"
-            if name in names:
+            if name in names or not (dry_run or _remove_file(store, path, name)):
                 continue
         elif match := _PART.fullmatch(path.name):
             name, what = match.group("name"), "half of a file, left by a process that was ended"
         else:
             continue
-        yield Waste(path, what, gone=not dry_run and _remove_file(store, path, name))
+        gone = not dry_run and (not os.path.lexists(path) or _remove_file(store, path, name))
+        yield Waste(path, what, gone=gone)
 
 
 def _remove_file(store: Store, path: Path, name: str) -> bool:

@@ -30,7 +30,7 @@ def choose_python(work: Workplace, uv: str) -> tuple[Path, str]:
     if not asked and allows(wanted, sys.version_info[:3]):
         return _version(work, getattr(sys, "_base_executable", "") or sys.executable)
     request = asked or wanted
-    find = (uv, "python", "find", "--quiet", "--system", "--no-project", request)
+    find = (uv, "python", "find", "--system", "--no-project", request)
     try:
         found = work.run(find)
     except EnvironmentBuildError as error:

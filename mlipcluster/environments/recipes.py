@@ -14,7 +14,7 @@ from mlipcluster.environments.pythons import choose_python
 from mlipcluster.environments.source import CONDA, PIXI, PYTHON, Source, pep723_text
 from mlipcluster.environments.steps import Wanted
 from mlipcluster.environments.toml import parse_toml
-from mlipcluster.environments.workplace import Workplace
+from mlipcluster.environments.workplace import Workplace, find_program
 from mlipcluster.files import write_atomic
 
 HASHES = "mlipcluster-requirements.txt"
@@ -165,11 +165,11 @@ def _manifest(work: Workplace, manager: str) -> Plan:
 
 def _conda(work: Workplace) -> Plan:
     """With conda, or with mamba where only that is there."""
-    try:
-        work.program(named("conda").programs)
-    except Exception:  # noqa: BLE001 - conda's own message is the better one, where mamba is missing as well
-        return _manifest(work, "mamba")
-    return _manifest(work, "conda")
+    rows = [named(name) for name in ("conda", "mamba")]
+    found = next((row.name for row in rows if find_program(row.programs)), "")
+    if not found:
+        work.program([program for row in rows for program in row.programs])  # raises, with all that would do
+    return _manifest(work, found)
 
 
 _PLANS: dict[str, Callable[[Workplace], Plan]] = {

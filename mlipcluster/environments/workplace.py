@@ -130,11 +130,8 @@ class Workplace:
         EnvironmentBuildError
             There is none.
         """
-        for name in names:
-            beside = Path(sys.executable).with_name(name)
-            found = str(beside) if beside.is_file() and os.access(beside, os.X_OK) else shutil.which(name)
-            if found:
-                return os.path.abspath(found)
+        if found := find_program(names):
+            return found
         remedy = "pip install uv" if "uv" in names else f"install {names[0]} and put it on the PATH"
         raise self.failed(f"it needs {' or '.join(names)}, which is not there; {remedy}")
 
@@ -146,3 +143,13 @@ class Workplace:
         if self.options.download or self.layout.pythons.is_dir():  # those in a home folder are closed to the group
             kept["UV_PYTHON_INSTALL_DIR"] = str(self.layout.pythons)
         return kept
+
+
+def find_program(names: Sequence[str]) -> str:
+    """The first program of these names: beside this interpreter, or on the PATH; empty where there is none."""
+    for name in names:
+        beside = Path(sys.executable).with_name(name)
+        found = str(beside) if beside.is_file() and os.access(beside, os.X_OK) else shutil.which(name)
+        if found:
+            return os.path.abspath(found)
+    return ""
