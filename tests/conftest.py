@@ -265,16 +265,17 @@ def make_wheel():
 
 @pytest.fixture
 def wheels(tmp_path, tmp_path_factory, monkeypatch):
-    """A folder of wheels, all that uv can install from: ``ase``, a stand-in; ``here``, what is installed; ``tiny``."""
+    """A folder of wheels, all that uv can install from: a stand-in for ``ase``, ``whats_here``, ``tiny``."""
     import sysconfig
 
     folder = tmp_path / "wheels"
     folder.mkdir()
     _wheel(folder, "ase", "3.99.0", {"ase.py": "__version__ = '3.99.0'\n", "numpy.py": "__version__ = '9'\n"})
-    _wheel(folder, "here", "1.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})  # real ASE and NumPy
+    _wheel(folder, "whats_here", "1.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})  # real ASE and NumPy
     _wheel(folder, "tiny", "1.0", {"tiny.py": "version = 1\n"}, ("lonely",))
     _wheel(folder, "lonely", "1.0", {"lonely.py": ""})
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    (tmp_path / "no index").mkdir()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", (tmp_path / "no index").as_uri())
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "uv-cache"))
     return folder

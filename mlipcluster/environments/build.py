@@ -138,6 +138,8 @@ def _digest(source: Source, lock: str) -> str:
 def _finish(store: Store, work: Workplace, planned: Plan) -> Build:
     """Check that the environment can serve, measure it, and write what it is: from then on nothing in it changes."""
     _check(work, planned.python)
+    if "\n" in str(work.folder):  # uv leaves such files out when it compiles
+        work.run((str(planned.python), "-I", "-m", "compileall", "-q", str(planned.python.parent.parent / "lib")))
     try:
         environment = measure(planned.python)
     except MLIPClusterError as error:
@@ -178,7 +180,7 @@ def _check(work: Workplace, python: Path) -> None:
     if not python.is_file():
         raise work.failed(f"there is no {str(python)!r} in it; does it have Python among its requirements?")
     try:
-        work.run((str(python), "-I", "-c", _SERVES))
+        work.run((str(python), "-I", "-B", "-c", _SERVES))
     except EnvironmentBuildError as error:
         text = str(error)
         for package in ("ase", "numpy"):

@@ -145,7 +145,16 @@ def _is_free(path: Path, descriptor: int) -> bool:
         return False
     if owner is None:  # locked first, written next: with locks, its builder has died in between
         return taken is True or time.time() - os.fstat(descriptor).st_mtime > _LATE
-    return (taken is True and owner.locked) or not owner.alive
+    return (taken is True and owner.locked) or not (owner.alive or _has_process(path.with_suffix("")))
+
+
+def _has_process(folder: Path) -> bool:
+    """Whether a program that its builder started still works in a folder, where no lock tells that; on Linux."""
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # somebody else's, or ended by now
+            if os.readlink(process) == str(folder):
+                return True
+    return False
 
 
 def remove_tree(folder: Path) -> None:

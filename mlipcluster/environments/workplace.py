@@ -22,7 +22,7 @@ from mlipcluster.process import run_logged
 # What a caller's own environment would change about what is built.
 _DROPPED = frozenset({
     "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "UV_PYTHON",
-    "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_WORKING_DIR",
+    "UV_NO_CONFIG", "UV_NO_SOURCES", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_WORKING_DIR",
 })  # fmt: skip
 _LAST_LINES = 15
 
