@@ -107,11 +107,17 @@ def _unpickle(path: Path, limit: int) -> Any:
     return table
 
 
+def _latin1(text: str, _: str) -> bytes:
+    return text.encode("latin-1")
+
+
 class _Unpickler(pickle.Unpickler):
     """Makes tables, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function of that name, if it is one of those that make tables."""
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return _latin1
         if name not in ADMITTED.get(module, ()):
             raise RecordError(
                 f"the pickle asks for {f'{module}.{name}'!r:.200}, which no table needs; give the run's ledger.jsonl "
