@@ -18,6 +18,7 @@ from mlipcluster.errors import InputError, RecordError
 # What pandas 1 to 3 and NumPy 1 and 2 make tables of numbers, text and lists from.
 ADMITTED: dict[str, frozenset[str]] = {
     "builtins": frozenset({"slice", "set", "frozenset", "complex"}),
+    "__builtin__": frozenset({"slice", "set", "frozenset", "complex"}),  # as protocol 2 calls them
     "numpy": frozenset({"dtype", "ndarray"}),
     "numpy.core.multiarray": frozenset({"_reconstruct", "scalar"}),
     "numpy._core.multiarray": frozenset({"_reconstruct", "scalar"}),
@@ -65,9 +66,8 @@ def row_of_table(path: Path, name: str, *, limit: int, secure: bool) -> Mapping[
     rows = [row for row in table[["name", "file"]].to_dict("records") if row["name"] == name]
     if not rows:
         known = [str(other) for other in table["name"][:1]]
-        raise InputError(
-            f"the table {str(path)!r} has no row {name!r:.200}" + "".join(f"; it has {n!r}" for n in known)
-        )
+        hint = "".join(f"; it has for example {other!r:.200}" for other in known)
+        raise InputError(f"the table {str(path)!r} has no row {name!r:.200}{hint}")
     file = rows[-1]["file"]
     return {"name": name, "file": _file_beside(path, name, file)}
 
