@@ -22,15 +22,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlipcluster.calculators import notes
 from mlipcluster.calculators.host import WorkerHost
-from mlipcluster.calculators.model_strings import Choice, choose, family
 from mlipcluster.calculators.provenance import Provenance, Weight
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.calculators.stored import Stored, online
-from mlipcluster.environments.source import Source
+from mlipcluster.calculators.stored import Stored, known_models, model_of, online
+from mlipcluster.environments.layout import owner
 from mlipcluster.environments.store import Store
 from mlipcluster.errors import CalculatorError, CalculatorStartError, InputError
 
@@ -82,11 +80,10 @@ def fetch(store: Store, name: str, models: Iterable[str]) -> list[Fetched]:
     CalculatorStartError
         A model does not start: with a network, or without one afterwards.
     """
-    build = store.built(name)
-    chosen = [Stored(model_of(build.source, model), build, store.layout) for model in models]
+    chosen = [model_of(store, name, model) for model in models]
     store.cache.mkdir(parents=True, exist_ok=True)
     if not os.access(store.cache, os.W_OK | os.X_OK):
-        raise InputError(f"{str(store.cache)!r} cannot be written by you; ask the owner of the root to fetch weights")
+        raise InputError(f"{str(store.cache)!r} cannot be written by you; ask its owner, {owner(store.cache)}")
     done = []
     for one in chosen:
         fetched = Fetched(one.model, tuple(_in_root(weight, store.root) for weight in _start_twice(one).weights))
@@ -94,20 +91,6 @@ def fetch(store: Store, name: str, models: Iterable[str]) -> list[Fetched]:
         _keep(store, one, fetched)
         done.append(fetched)
     return done
-
-
-def model_of(source: Source, model: str) -> Choice:
-    """What *model* means for an environment: a model string, or what follows the environment's name in it."""
-    its, cluster = {source.name: source}, next(iter(source.clusters), None)
-    word = family(source.name)
-    found = choose(model, its, cluster) or choose(f"{word}-{model}" if model else word, its, cluster)
-    assert found is not None  # its own name fits
-    return found
-
-
-def known_models(store: Store, name: str) -> dict[str, Any]:
-    """What was fetched for an environment, by model string, as its file has it."""
-    return dict(notes.read(store.weights_file(name)).get("models", {}))
 
 
 def share(cache: Path) -> None:

@@ -130,5 +130,7 @@ def _told(model: str, source: Source, argument: str) -> Choice:
 
 def _is_path(argument: str) -> bool:
     """Whether weights in a file are meant: names on a hub have slashes, too, and few files' endings."""
+    if "://" in argument:
+        return False
     is_file = argument.endswith(SUFFIXES) and ("/" in argument or os.path.exists(argument))
     return argument.startswith(PATH_STARTS) or is_file

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
-from mlipcluster.calculators.model_strings import Choice, choose, unknown
+from mlipcluster.calculators import notes
+from mlipcluster.calculators.model_strings import Choice, choose, family, unknown
 from mlipcluster.calculators.places import OFFLINE, variables
 from mlipcluster.calculators.spec import FRESH, CalculatorSpec
 from mlipcluster.environments.layout import Layout
@@ -90,6 +92,34 @@ def find(model: str, store: Store, cluster: str | None = None) -> Stored | None:
     """The model that *model* names; None where no environment serves it. Raises as :func:`stored`."""
     choice = choose(model, serving(store), cluster)
     return None if choice is None else Stored(choice, store.built(choice.source.name), store.layout)
+
+
+def models_of(store: Store, name: str) -> list[Stored]:
+    """The models of a built environment: those that were fetched; else those that it lists; else its own name's."""
+    source = store.built(name).source
+    known = list(known_models(store, name)) or [one for one, upstream in source.checkpoints.items() if upstream]
+    return [model_of(store, name, model) for model in known or [""]]
+
+
+def model_of(store: Store, name: str, model: str) -> Stored:
+    """A model of a built environment: by its model string, or by what follows the environment's name in that.
+
+    Raises
+    ------
+    InputError
+        There is no such environment, it is not built, or not of that model.
+    """
+    build = store.built(name)
+    its, cluster = {name: build.source}, next(iter(build.source.clusters), None)
+    word = family(name)
+    choice = choose(model, its, cluster) or choose(f"{word}-{model}" if model else word, its, cluster)
+    assert choice is not None  # its own name fits
+    return Stored(choice, build, store.layout)
+
+
+def known_models(store: Store, name: str) -> dict[str, Any]:
+    """What was fetched for an environment, by model string, as its file has it (`mlipcluster.calculators.fetch`)."""
+    return dict(notes.read(store.weights_file(name)).get("models", {}))
 
 
 def serving(store: Store) -> dict[str, Source]:

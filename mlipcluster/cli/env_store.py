@@ -130,9 +130,11 @@ def list_(
     debug: Debug = False,  # noqa: ARG001 - read by the decorator
 ) -> None:
     """List environments, and the model strings that stand for them."""
+    from mlipcluster.calculators.model_strings import examples
+
     store = _store(root, cluster)
     rows: list[dict[str, Any]] = [
-        {"name": name, "built": store.current(name) is not None, "models": _model_strings(name, source.checkpoints)}
+        {"name": name, "built": store.current(name) is not None, "models": examples(source)}
         for name, source in store.sources().items()
     ]
     rows += [{"name": name, "built": False, "models": [], "error": why} for name, why in store.broken().items()]
@@ -210,11 +212,6 @@ def _store(root: str | None, cluster: str | None) -> Store:
     from mlipcluster.environments.store import Store
 
     return Store(find_root(root, cluster))
-
-
-def _model_strings(name: str, checkpoints: Any) -> list[str]:
-    word = name.removesuffix("_env")
-    return [*checkpoints] or [word, f"{word}-…"]
 
 
 def _say_built(built: Build, new: bool) -> None:

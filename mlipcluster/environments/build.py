@@ -132,7 +132,9 @@ def _keep(store: Store, work: Workplace, planned: Plan) -> None:
 
 
 def _digest(source: Source, lock: str) -> str:
-    return hashlib.sha256(json.dumps([source.digest, hashlib.sha256(lock.encode()).hexdigest()]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([source.name, source.digest, hashlib.sha256(lock.encode()).hexdigest()]).encode()
+    ).hexdigest()
 
 
 def _finish(store: Store, work: Workplace, planned: Plan) -> Build:

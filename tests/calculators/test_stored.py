@@ -174,3 +174,22 @@ def test_a_running_worker_stays_in_the_build_that_it_started_in(store, cu, build
         assert calculator.provenance() == before
         calculator.host.restart()
         assert calculator.provenance().prefix == before.prefix.replace("metal_env-a", "metal_env-b")
+
+
+def test_a_task_whose_environment_was_deleted_fails_and_the_others_go_on(make_root, cu, run):
+    store = make_root(gone_env=EMT, here_env=EMT)
+    folder = str(store.current("gone_env").folder)
+
+    def delete_it(atoms, calc):
+        if calc.spec.name == "gone":
+            shutil.rmtree(folder)
+            calc.host.kill()
+        atoms.calc = calc
+        atoms.get_potential_energy()
+        return atoms
+
+    results = run(cu, delete_it, calculators={"one": "gone", "two": "here"}, root=store.root)
+    (failure,) = results.failures
+    assert "CalculatorStartError" in failure.traceback
+    assert "run `mlipcluster env build gone_env --root" in failure.traceback
+    assert [output.record["instance"]["calculator"] for output in results] == ["two"]
