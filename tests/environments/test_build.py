@@ -21,6 +21,7 @@ from mlipcluster.environments.store import Store, measured_as_built
 from mlipcluster.environments.workplace import Options, Workplace
 from mlipcluster.errors import EnvironmentBuildError, InputError
 
+FAKES = Path(__file__).parents[1] / "fakes" / "bin"
 HOSTILE = 'it\'s "the"\nroot'
 
 
@@ -254,37 +255,39 @@ def test_what_is_built_is_open_to_all_that_may_read_the_root(store, make):
         assert not path.is_dir() or mode & 0o075 == 0o075, path
 
 
-CONDA = """
-import pathlib, sys
-assert sys.argv[1:4] == ["env", "create", "--prefix"] or sys.argv[1:3] == ["env", "create"], sys.argv
-prefix = pathlib.Path(sys.argv[sys.argv.index("--prefix") + 1])
-assert pathlib.Path(sys.argv[sys.argv.index("--file") + 1]).read_text() == "dependencies:\\n  - ase\\n"
-import subprocess
-subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", prefix], check=True)
-site = next((prefix / "lib").glob("python*/site-packages"))
-(site / "here.pth").write_text(HERE)
-(prefix / "conda-meta").mkdir()
-(prefix / "conda-meta" / "history").write_text("")
-(prefix / "conda-meta" / "ase-3-0.json").write_text('{"name": "ase", "version": "3", "build": "0", "files": []}')
-"""
+MANIFESTS = {
+    "environment.yml": "channels:\n  - conda-forge\ndependencies:\n  - python\n  - ase\n  - numpy\n",
+    "pixi.toml": '[workspace]\nchannels = ["conda-forge"]\n\n[dependencies]\nase = "*"\nnumpy = "*"\n',
+}
 
 
-def test_an_environment_of_conda(store, tmp_path, monkeypatch):
-    import sysconfig
-
-    fake = tmp_path / "conda"
-    fake.write_text(f"#!{sys.executable}\nHERE = {sysconfig.get_paths()['purelib'] + chr(10)!r}\n{CONDA}")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    (tmp_path / "environment.yml").write_text("dependencies:\n  - ase\n")
+@pytest.mark.parametrize(
+    ("program", "manager", "file", "place"),
+    [
+        ("conda", "conda", "environment.yml", "env"),
+        ("mamba", "mamba", "environment.yml", "env"),
+        ("micromamba", "mamba", "environment.yml", "env"),
+        ("pixi", "pixi", "pixi.toml", ".pixi/envs/default"),
+    ],
+)
+def test_an_environment_of_a_manifest(store, tmp_path, monkeypatch, program, manager, file, place):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / program).symlink_to(FAKES / program)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    (tmp_path / file).write_text(MANIFESTS[file])
     (tmp_path / "metal_env.py").write_text("def setup(model):\n    pass\n")
-    store.register(tmp_path / "environment.yml", "metal_env")
+    store.register(tmp_path / file, "metal_env")
     found, new = build(store, "metal_env", Options(), print)
     assert new
-    assert (found.manager, found.python) == ("conda", found.folder / "env" / "bin" / "python")
-    assert found.environment.manager == "conda"
+    assert (found.manager, found.python) == (manager, found.folder / place / "bin" / "python")
+    assert found.environment.manager == manager
+    assert {"ase", "numpy"} <= {package.name for package in found.environment.packages}
     assert (found.folder / "metal_env.py").is_file()
     assert build(store, "metal_env", Options(), print) == (found, False)
+    again, new = build(store, "metal_env", Options(force=True), print)
+    assert new
+    assert again.digest == found.digest
+    assert measured_as_built(again) == []
 
 
 @pytest.mark.parametrize(("name", "text"), [("environment.yml", "dependencies:\n"), ("pixi.toml", "[workspace]\n")])
