@@ -162,7 +162,8 @@ def _make_room(folder: Path, force: bool, say: Say) -> None:
 
 def _run(made: Plan, order: Order, token: str, say: Say) -> None:
     deadline = time.monotonic() + order.timeout
-    for step, command in zip(made.steps, commands(made)):
+    steps = made.steps
+    for step, command in zip(steps, commands(steps)):
         say(f"$ {command}")
         _run_step(step, (order, deadline), token, say)
 

@@ -41,6 +41,13 @@ def make(store, write_source):
     return make
 
 
+@pytest.fixture
+def before(store, write_source, build_by_hand):
+    """What was built earlier."""
+    store.register(write_source("metal_env", "ase"))
+    return build_by_hand(store, "metal_env")
+
+
 def parts(store):
     return sorted(path.name for path in store.layout.parts.iterdir())
 
@@ -140,15 +147,17 @@ def test_the_project_of_a_script_with_tables(write_source):
 @pytest.mark.parametrize(
     ("dependencies", "says"),
     [
-        (("ase", "no-such-thing"), "'no-such-thing' does not exist"),
+        (
+            ("ase", "no-such-thing"),
+            "there is no 'no-such-thing', for this Python.*correct that requirement in the source",
+        ),
         (("ase", "tiny>99"), "tiny.*correct that requirement in the source"),
         (("ase", "lonely==1.0", "lonely!=1.0"), "contradict|correct that requirement"),
         (("tiny",), "it has no ase, which every calculator here needs; add it to dependencies"),
         (("ase", "this is no requirement"), "Expected"),
     ],
 )
-def test_a_build_that_fails_leaves_the_one_before(store, make, dependencies, says):
-    before = make("metal_env", "ase")[0]
+def test_a_build_that_fails_leaves_the_one_before(store, make, before, dependencies, says):
     with pytest.raises(
         EnvironmentBuildError, match=f"(?s)environment 'metal_env' could not be built: .*{says}"
     ) as caught:
@@ -158,7 +167,6 @@ def test_a_build_that_fails_leaves_the_one_before(store, make, dependencies, say
     log = store.layout.logs / "metal_env.log"
     assert f"(all of it: {log}; what was built before is still in use)" in str(caught.value)
     assert log.read_text().startswith("$ ")
-    assert make("metal_env", "ase")[0] == before
 
 
 def fake_uv(tmp_path, monkeypatch, script):
@@ -175,9 +183,12 @@ def fake_uv(tmp_path, monkeypatch, script):
             "error: failed to write: No space left on device (os error 28)",
             "the disk is full; make room, then build again",
         ),
-        ("hint: Packages were unavailable because the\n network was disabled.", "the network is switched off"),
-        ("error: error sending request for url (https://x/)", "the network, or the package index, cannot be reached"),
-        ("error: Hash mismatch for `tiny==1.0`", "for 'tiny==1.0' is not what was locked; build again with --upgrade"),
+        (
+            "hint: Packages were unavailable because the\n network was disabled.",
+            "no way to the package index from here",
+        ),
+        ("error: error sending request for url (https://x/)", "no way to the package index from here"),
+        ("error: Hash mismatch for `tiny==1.0`", "what was fetched is not what was locked; build again with --upgrade"),
         ("error: Failed to build `old==1.0`", "'old==1.0' could not be built from its source; ask for a version"),
         ("error: something else", "uv ended with 2; see below\n  error: something else"),
         ("error: https://me:s3cret@h.org/simple failed", "https://h.org/simple failed"),
@@ -207,9 +218,7 @@ def test_without_uv(store, make, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("moment", ["plan", "measure", "share_tree", "_publish"])
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device", "/x")])
-def test_whatever_ends_a_build_nothing_is_left(store, make, monkeypatch, moment, failure):
-    before = make("metal_env", "ase")[0]
-
+def test_whatever_ends_a_build_nothing_is_left(store, make, before, monkeypatch, moment, failure):
     def fail(*arguments):
         raise failure
 
@@ -219,7 +228,6 @@ def test_whatever_ends_a_build_nothing_is_left(store, make, monkeypatch, moment,
             make("metal_env", "ase", "tiny")
     assert store.current("metal_env") == before
     assert parts(store) == [before.folder.name]
-    assert make("metal_env", "ase", "tiny")[1]
 
 
 def test_a_source_that_was_never_registered(store):

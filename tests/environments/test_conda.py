@@ -3,9 +3,11 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import pytest
 import rattler
-from hypothesis import given
+import yaml
+from hypothesis import example, given
 
 from mlipcluster.environments import conda
+from mlipcluster.environments.conda import channel_of
 from mlipcluster.environments.conda_drift import drift
 from mlipcluster.environments.environment import Environment, Package
 from mlipcluster.environments.steps import Wanted
@@ -68,12 +70,15 @@ def test_a_list_for_pip_of_comments_alone_is_a_comment():
     )
 
 
-@given(st.text(min_size=1, max_size=8))
-def test_whatever_a_package_is_called_is_one_scalar(name):
-    text = conda.lock(_measured(_entry("python"), _entry(name)), ()).text
-    dependencies = text.split("dependencies:\n")[1].split("\n")[:-1]
-    assert len(dependencies) == 2
-    assert dependencies[1].startswith(("  - ", '  - "'))
+@example(["true", "1.0", "#", "a: b", "\x85\u2028😀"], "No")
+@given(st.lists(st.text(min_size=1, max_size=8), max_size=3, unique=True), st.text(max_size=8))
+def test_whatever_packages_and_channels_are_called_it_is_yaml(names, channel):
+    entries = [{**_entry(name, url=""), "channel": channel} for name in names]
+    found = yaml.safe_load(conda.lock(_measured(*entries), (Package("ase", "3"),)).text)
+    place = channel_of({"url": "", "channel": channel})
+    assert found["channels"] == [*([place] if place and names else []), "nodefaults"]
+    specs = [f"{name}=1=h0" for name in names] or ["python=3.11.7", "pip"]
+    assert found["dependencies"] == [*specs, {"pip": ["ase==3"]}]
 
 
 def test_the_explicit_list_has_dependencies_first_and_circles_do_not_matter():

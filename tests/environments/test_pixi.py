@@ -4,6 +4,7 @@ import json
 
 import hypothesis.strategies as st
 import pytest
+import yaml
 from hypothesis import given
 
 from mlipcluster.environments import pixi
@@ -119,6 +120,12 @@ def test_a_damaged_lock_says_so(text, word):
     assert word in lines[0]
 
 
+@pytest.mark.parametrize("text", [V6, V5], ids=["6", "5"])
+def test_locks_here_are_yaml(text):
+    found = yaml.safe_load(text)
+    assert len(found["environments"]["default"]["packages"]["linux-64"]) == len(found["packages"]) == 4
+
+
 @given(st.lists(st.sampled_from(V6.splitlines(keepends=True)) | st.text(max_size=9)).map("".join), st.text(max_size=5))
 def test_no_text_is_an_error(text, name):
     for environment in ("default", name):
@@ -179,13 +186,8 @@ def test_a_place_of_its_own_is_told_by_pixis_own_file(make_environment, tmp_path
     about.write_text(json.dumps({"manifest_path": str(folder / "pixi.toml"), "environment_name": "cuda"}))
     measured = measure(elsewhere.prefix)
     assert (measured.manager, measured.lock) == ("pixi", V6.replace("me:s3cret@", ""))
-    for text in (
-        "{",
-        "[]",
-        '{"manifest_path": 3}',
-        '{"manifest_path": "/nowhere/pixi.toml"}',
-        '{"manifest_path": "/etc"}',
-    ):
+    far = json.dumps({"manifest_path": f"/{'x' * 5000}/pixi.toml"})
+    for text in ("{", "[]", '{"manifest_path": 3}', '{"manifest_path": "/nowhere/pixi.toml"}', far):
         about.write_text(text)
         assert measure(elsewhere.prefix).manager == "conda"
 
