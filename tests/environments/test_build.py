@@ -310,6 +310,22 @@ def test_a_manager_that_is_not_there_is_named(store, tmp_path, monkeypatch, name
         build(store, "metal_env", Options(), print)
 
 
+@pytest.mark.parametrize("more", ["", '\n[tool.uv]\nprerelease = "allow"\n'])
+def test_a_root_can_be_moved(store, make, tmp_path, wheels, make_wheel, more):
+    script = {
+        "tiny.py": "def main():\n    print('moved')\n",
+        "tiny-3.0.dist-info/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
+    }
+    make_wheel(wheels, "tiny", "3.0", script)
+    digest = make("metal_env", "ase", "tiny", more=more)[0].environment.digest
+    store.root.rename(tmp_path / "moved")
+    found = Store(tmp_path / "moved").current("metal_env")
+    assert imported(found, "import tiny; tiny.main()") == "moved"
+    assert subprocess.check_output([found.python.with_name("tiny")], text=True) == "moved\n"
+    assert measured_as_built(found) == []
+    assert found.environment.digest == digest
+
+
 def test_programs_see_nothing_of_the_caller(store, make, monkeypatch, tmp_path):
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "other"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
