@@ -265,16 +265,17 @@ def make_wheel():
 
 @pytest.fixture
 def wheels(tmp_path, tmp_path_factory, monkeypatch):
-    """A folder of wheels, all that uv can install from: ``ase``, a stand-in; ``here``, what is installed; ``tiny``."""
+    """A folder of wheels, all that uv can install from: a stand-in for ``ase``, ``whats_here``, ``tiny``."""
     import sysconfig
 
     folder = tmp_path / "wheels"
     folder.mkdir()
     _wheel(folder, "ase", "3.99.0", {"ase.py": "__version__ = '3.99.0'\n", "numpy.py": "__version__ = '9'\n"})
-    _wheel(folder, "here", "1.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})  # real ASE and NumPy
+    _wheel(folder, "whats_here", "1.0", {"here.pth": sysconfig.get_paths()["purelib"] + "\n"})  # real ASE and NumPy
     _wheel(folder, "tiny", "1.0", {"tiny.py": "version = 1\n"}, ("lonely",))
     _wheel(folder, "lonely", "1.0", {"lonely.py": ""})
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    (tmp_path / "no index").mkdir()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", (tmp_path / "no index").as_uri())
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "uv-cache"))
     return folder
@@ -301,3 +302,79 @@ def setup(model, device="cpu"):
 
     return EMT()
 """
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def make_environment_json():
+    """An environment as records hold it: ``make_environment_json(packages={"numpy": "2.4.6"}, **fields)``."""
+    import sysconfig
+
+    from mlipcluster.environments.environment import Environment, Package
+
+    def make(packages=None, **fields):
+        listed = [
+            Package(name, *(version if isinstance(version, tuple) else (version,)))
+            for name, version in (packages or {"six": "1.17.0"}).items()
+        ]
+        usual = {
+            "manager": "uv",
+            "prefix": "/home/ada/env",
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "platform": sysconfig.get_platform(),
+            "lock": "".join(f"{package.name}=={package.version}\n" for package in listed),
+        }
+        return Environment(**{**usual, **fields}, packages=tuple(listed)).to_json()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_sealed(make_environment_json):
+    """A sealed record: ``make_sealed(environment=…, calculators={"name": environment}, git={…}, name=…)``."""
+    from mlipcluster.records.record import seal
+
+    def make(environment=None, calculators=None, git=None, name="Cu4-0123"):
+        measured = dict(environment or make_environment_json())
+        lock, toml = measured.pop("lock"), measured.pop("toml")
+        return seal(
+            {
+                "schema": 1,
+                "instance": {
+                    "sha1": (git or {}).get("sha1", ""),
+                    "environment": lock,
+                    "environment_digest": measured["digest"],
+                },
+                "metadata": {
+                    "output_name": name,
+                    "toml": toml,
+                    "toml_format": measured["toml_format"],
+                    "environment_manager": measured["manager"],
+                    "environment": measured,
+                    "calculators": {
+                        key: {"environment": said, "environment_digest": said.get("digest", "")}
+                        for key, said in (calculators or {}).items()
+                    },
+                    "git": git,
+                },
+                "scores": {"energy": float("nan")},
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def write_record(tmp_path):
+    """Write a record as a JSON output has it; the file."""
+    import json
+
+    def write(record, path=None):
+        path = path or tmp_path / "output.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"1": {"numbers": [29]}, "ids": [1], "nextid": 2, "mlipcluster": record}))
+        return path
+
+    return write

@@ -15,6 +15,7 @@ from ase.build import bulk
 
 from mlipcluster.calls import Call, Failure, TaskInfo
 from mlipcluster.distribute import job_for
+from mlipcluster.environments.environment import Environment, Package
 from mlipcluster.errors import RunFolderError
 from mlipcluster.execute import Executor
 from mlipcluster.files import RunFolder
@@ -261,6 +262,46 @@ def test_environments_are_kept_by_digest(folder):
     kept = it.folder.environments / line
     assert (kept / "environment.json").exists()
     assert any("numpy" in path.read_text() for path in kept.iterdir() if path.suffix in (".txt", ".lock"))
+
+
+UV = Environment(
+    "uv",
+    "/p/.venv",
+    "3.11.7",
+    "linux-x86_64",
+    (Package("ase", "3.25"),),
+    "version = 1\n",
+    "uv.lock",
+    "[project]\n",
+    "pyproject.toml",
+    ("ase 3.25 is installed, uv.lock says 3.24",),
+    (("requirements.txt", "ase==3.25\n"),),
+)
+
+
+def test_every_file_of_each_environment_is_in_the_record_and_in_the_folder(folder, monkeypatch):
+    """The workers' under the promised keys, and each calculator's under the same names in one object."""
+    pixi = replace(UV, manager="pixi", lock="version: 6\n", lock_name="pixi.lock", packages=(), more_files=())
+    it = folder(children)
+    monkeypatch.setattr("mlipcluster.execute.measure", lambda python=None: UV)
+    introduce = it.executor.introduce
+    said = {"c": {"environment": pixi.to_json()}}
+    monkeypatch.setattr(it.executor, "introduce", lambda job: replace(introduce(job), calculators=said))
+    with it.open() as book:
+        live = it.live(CU)
+        with book.together():
+            (saved, *_) = book.save_outputs(live, it.make(book, live))
+    record = saved.output().record
+    instance, metadata = record["instance"], record["metadata"]
+    assert (instance["environment"], instance["environment_digest"]) == (UV.lock, UV.digest)
+    assert (metadata["toml"], metadata["toml_format"]) == (UV.toml, UV.toml_format)
+    packed = {**metadata["environment"], "lock": instance["environment"], "toml": metadata["toml"]}
+    assert Environment.from_json(packed) == UV
+    assert Environment.from_json(metadata["calculators"]["c"]["environment"]) == pixi
+    for environment in (UV, pixi):
+        kept = it.folder.environments / environment.digest
+        files = {path.name: path.read_text() for path in kept.iterdir() if path.name != "environment.json"}
+        assert files == environment.files()
 
 
 def dies_between_the_appends(monkeypatch, book, save):

@@ -125,7 +125,10 @@ def recreate_folder(order: Order, say: Callable[[str], Any], *, dry_run: bool = 
     """Make the environment again and say how it went; the exit status."""
     if dry_run:
         made = plan(order)
-        lines = [*(f"warning: {printable(warning)}" for warning in made.warnings), *(f"$ {c}" for c in commands(made))]
+        lines = [
+            *(f"warning: {printable(warning)}" for warning in made.warnings),
+            *(f"$ {c}" for c in commands(made.steps)),
+        ]
         for line in lines:
             say(line)
         return 0

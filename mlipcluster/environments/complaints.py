@@ -23,19 +23,20 @@ _GONE = (  # each with the package
     rf"Failed to build installable wheels for some pyproject\.toml based projects \(({_PACKAGE})",
     rf"[Nn]o candidates were found for ({_NAME}(?: [^\s,]+)?)",
     rf"nothing provides (?:requested )?({_NAME}(?: [^\s,]+)?)",
-    rf"[└├]─ ({_NAME}(?: [^\s,]+)?) does not exist",
+    rf"[└├]─ ({_NAME}(?: [^\s,]+){{0,2}}) does not exist",
     rf"failed to (?:fetch|download|link|install) ({_NAME})",
 )
-_LISTED = (
-    r"(?:PackagesNotFound(?:InChannels)?Error|ResolvePackageNotFound)[^\n]*\n"
-    r"(?:[^\n-][^\n]*\n|\s*\n)*((?:\s*- [^\n]+\n?)+)"
+_LISTED = r"(?:PackagesNotFound(?:InChannels)?Error|ResolvePackageNotFound)[^\n]*\n\s*((?:[ \t]*- [^\n]+\n?)+)"
+_ADDRESSES = (  # where only the address of a file or of an index's page is named
+    r"Failed to fetch:? `?(https?://[^\s`]+)",
+    r"Max retries exceeded with url: (\S+)",
+    r"HTTP (?:000|40[0-9]|410|5\d\d) [^\n<]*<([^\s>]+)>",
+    r"for url \((https?://[^\s)]+)\)",
 )
-_ADDRESS = r"(?:404|410|403)\b[^\n]*?(https?://\S+?)[>)`'\"]?(?:\s|$)"
-_ADDRESS_FIRST = r"(https?://[^\s>)`'\"]+)[>)`'\"]?[^\n]*(?:404|410)\b"
 _HASH = (
-    rf"[Hh]ash mismatch (?:for|in) `?({_PACKAGE})",
+    rf"Hash mismatch for `({_PACKAGE})",
     rf"DO NOT MATCH THE HASHES[\s\S]*?^\s+({_PACKAGE}) from",
-    r"(Md5|Sha256|SHA256|MD5)\S* mismatch|ChecksumMismatchError",
+    r"mismatch between the expected content and downloaded content\s+for url '([^']+)'",
 )
 _NETWORK = (
     r"dns error|failed to lookup address|name resolution|Name or service not known|getaddrinfo|No address associated|"
@@ -73,13 +74,27 @@ def explain(tail: str) -> str:
     return ""
 
 
+def cause(tail: str) -> str:
+    """What stood in the way: ``"disk"``, ``"network"``, ``"hash"``, ``"package"``; empty where it is none of these."""
+    for name, found in (
+        ("disk", re.search(_FULL, tail)),
+        ("network", re.search(_NETWORK, tail)),
+        ("hash", _first(_HASH, tail)),
+        ("package", missing(tail)),
+    ):
+        if found:
+            return name
+    return ""
+
+
 def missing(tail: str) -> list[str]:
     """The packages that a manager says it could not get, as it calls them."""
     found = [match.group(1) for pattern in _GONE for match in re.finditer(pattern, tail)]
     for match in re.finditer(_LISTED, tail):
         found += re.findall(r"(?m)^\s*- (.+?)\s*$", match.group(1))
     if not found:
-        found = [match.group(1) for pattern in (_ADDRESS, _ADDRESS_FIRST) for match in re.finditer(pattern, tail)]
+        addresses = [match.group(1) for pattern in _ADDRESSES for match in re.finditer(pattern, tail)]
+        found = [address.partition("#")[0].rstrip("/").rpartition("/")[2] for address in addresses]
     return list(dict.fromkeys(name.rstrip(".:,") for name in found))
 
 
@@ -93,5 +108,5 @@ def _first(patterns: Iterable[str], text: str) -> str:
     for pattern in patterns:
         match = re.search(pattern, text, re.MULTILINE)
         if match:
-            return match.group(1) or "a package"
+            return match.group(1)
     return ""

@@ -22,7 +22,8 @@ from mlipcluster.errors import EnvironmentBuildError
 FILES = (("environment.yml",), ("explicit.txt",))
 _ANACONDA = "https://conda.anaconda.org/"  # where a channel that is but a name lies, unless conda was told otherwise
 _SUBDIR = re.compile(r"noarch|(?:linux|osx|win|freebsd|emscripten|wasi|zos)-\w+")
-_PLAIN = re.compile(r"[A-Za-z_][\w.=!+/-]*")  # what YAML takes for text without quotes
+# What YAML takes for text without quotes.
+_PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|null|y|n)$)[A-Za-z_][A-Za-z0-9_.=!+/-]*", re.IGNORECASE)
 
 
 def owns(measured: Mapping[str, Any]) -> bool:
@@ -108,8 +109,10 @@ def _spec(entry: Mapping[str, Any], usual: Iterable[str]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A YAML scalar; JSON's strings are YAML's as well."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    """A YAML scalar; JSON's strings are YAML's as well, but for characters that break lines or cannot be printed."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
 
 
 def _explicit(measured: Mapping[str, Any], added: tuple[Package, ...]) -> str:

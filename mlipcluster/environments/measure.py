@@ -83,7 +83,7 @@ def interpreter(python: str | os.PathLike[str] | None) -> Path:
 
 def _run(python: str | os.PathLike[str] | None) -> dict[str, Any]:
     program = interpreter(python)
-    command = [str(program), "-I", measure_script.__file__]
+    command = [str(program), "-I", "-B", measure_script.__file__]  # -B: nothing is written, not even compiled modules
     if python is None:
         command += _beyond()
     try:

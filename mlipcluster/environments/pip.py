@@ -110,7 +110,7 @@ def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...], *, 
     """
     origins = read_origins(measured)
     raw = {entry["name"]: entry for entry in measured["packages"]}
-    listed = [package for package in packages if not _is_local(package)]
+    listed = [package for package in packages if not _is_comment(package, raw)]
     unknown = [package.name for package in listed if not _has_hash(package, origins)]
     lines = [f"{HEADER}{measured['python']} on {measured['platform']}."]
     if hashed and unknown:
@@ -118,20 +118,22 @@ def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...], *, 
     lines += _index_lines(listed, origins)
     for package in packages:
         lines += _requirement(package, raw.get(package.name, {}))
-        if hashed and listed and not unknown and package.source == "index":
+        if hashed and listed and not unknown and package in listed and "#sha256=" not in package.source:
             known = sorted(origins.hashes[package.name, package.version])
             lines[-1] += "".join(f" \\\n    --hash={value}" for value in known)
     return "\n".join(lines) + "\n"
 
 
-def _is_local(package: Package) -> bool:
-    return package.source.startswith(("editable:", "file:"))
+def _is_comment(package: Package, raw: Mapping[str, Any]) -> bool:
+    """Whether there is no address to install it from: local packages, and conda's that are no Python packages."""
+    unknown = package.source == "conda" and package.name not in raw
+    return unknown or package.source.startswith(("editable:", "file:"))
 
 
 def _has_hash(package: Package, origins: Origins) -> bool:
-    if package.source == "index":
-        return bool(origins.hashes.get((package.name, package.version)))
-    return "#sha256=" in package.source
+    if "+" in package.source.partition("://")[0]:
+        return False  # a repository: its files cannot be hashed as one
+    return "#sha256=" in package.source or bool(origins.hashes.get((package.name, package.version)))
 
 
 def _some(names: list[str]) -> str:
@@ -153,6 +155,8 @@ def _requirement(package: Package, raw: Mapping[str, Any]) -> list[str]:
         commit = source.partition("@")[2].replace("+dirty", " with uncommitted changes")
         place = f"a git checkout at {commit}" if commit else "a folder that is not a git checkout"
         return [f"# {name} {version}: editable, from {place}; install it from there"]
+    if source == "conda" and not raw:
+        return [f"# {name} {version}: of conda, no Python package"]
     if source.startswith("file:"):
         return [f"# {name} {version}: from {source[5:]} on the machine; install it from there"]
     if "://" in source:

@@ -17,7 +17,7 @@ Versions 4 to 7 of https://pixi.prefix.dev/latest/workspace/lockfile/. Of intere
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlipcluster.environments.environment import Package
@@ -38,24 +38,31 @@ class _Locked:
     version: str
     build: str
     place: str
+    described: bool
 
 
-def drift(text: str, environment: str, platform: str, packages: Iterable[Package]) -> tuple[str, ...]:
+def drift(text: str, environment: str, platform: str, packages: tuple[Package, ...]) -> tuple[str, ...]:
     """Where what is installed differs from what is locked for an environment, and what is wrong with the lock."""
     version = re.search(r"(?m)^version: (\d+)\s*$", text)
     if version is None or not re.search(r"(?m)^environments:\s*$", text):
         return (f"{_DAMAGED}: it has no version or no environments",)
     if int(version.group(1)) not in _VERSIONS:
         return (f"pixi.lock is of version {version.group(1)}, which is not known here; it was not compared",)
-    lines, locked = [], {}
-    for entry in _locked(text, environment, subdir(platform)):
-        if not entry.name:
-            lines.append(f"{_DAMAGED}: {entry.place!r:.120} is in an environment, but not described")
-        locked[entry.name, entry.kind] = entry
-    if not locked:
+    candidates = [list(_locked(text, environment, name)) for name in _platforms(text, subdir(platform))]
+    compared = [_compared(entries, packages) for entries in candidates if entries]
+    if not compared:
         return (f"{_DAMAGED}: it has no packages of environment {environment!r} for {subdir(platform)}",)
+    return min(compared, key=len)
+
+
+def _compared(entries: list[_Locked], packages: tuple[Package, ...]) -> tuple[str, ...]:
+    lines = []
+    unknown = [entry.place for entry in entries if not (entry.described and entry.name)]
+    if unknown:
+        lines.append(f"{_DAMAGED}: {len(unknown)} packages are not described, the first is {unknown[0]!r:.200}")
+    locked = {(entry.name, entry.kind): entry for entry in entries if entry.name}
     found = {(package.name, "conda" if package.source == "conda" else "pypi"): package for package in packages}
-    for key in sorted(key for key in locked.keys() | found.keys() if key[0]):
+    for key in sorted(locked.keys() | found.keys()):
         lines += _line(key[0], locked.get(key), found.get(key))
     return tuple(lines)
 
@@ -86,22 +93,33 @@ def subdir(platform: str) -> str:
     return system if "-" in system else f"{system}-{machine}"
 
 
+def _platforms(text: str, name: str) -> list[str]:
+    """What a lock calls a platform: from version 7 it may have several with other names, for which it says what it is.
+
+    Which of them was installed is not told; that which agrees best is taken.
+    """
+    part = re.search(r"(?m)^platforms:\s*\n((?:[ -].*\n?|\n)*)", text)
+    named = re.findall(rf"(?m)^- name: (.+)\n  subdir: {re.escape(name)}\s*$", part.group(1) if part else "")
+    return [name, *(_unquoted(other) for other in named)]
+
+
 def _locked(text: str, environment: str, platform: str) -> Iterator[_Locked]:
     """The packages of an environment for one platform, or for all (empty)."""
     described = _described(text)
     for kind, place in _listed(text, environment, platform):
         archive = _ARCHIVE.fullmatch(place.rpartition("/")[2])
         if kind == "conda" and archive:
-            yield _Locked(kind, archive.group("name"), archive.group("version"), archive.group("build"), place)
+            name, version, build = (str(archive.group(part)) for part in ("name", "version", "build"))
+            yield _Locked(kind, name, version, build, place, place in described)
         else:
             name, version = described.get(place, ("", ""))
-            yield _Locked(kind, normal(name), version, "", place)
+            yield _Locked(kind, normal(name), version, "", place, place in described)
 
 
 def _listed(text: str, environment: str, platform: str) -> Iterator[tuple[str, str]]:
     """Kind and address of each; the depth of a line tells the part that it is in."""
     part = re.search(r"(?m)^environments:\s*\n((?:[ -].*\n?|\n)*)", text + "\n")
-    own = re.search(rf"(?m)^  {re.escape(environment)}:\s*\n((?:   ?.*\n?|\n)*)", part.group(1)) if part else None
+    own = re.search(rf"(?m)^  {re.escape(environment)}:\s*\n((?:   .*\n?|\n)*)", part.group(1)) if part else None
     current, packages = "", False
     for line in own.group(1).splitlines() if own else ():
         entry, key = _ENTRY.fullmatch(line), re.fullmatch(r"( {4}| {6})([\w.-]+):(?: .*)?", line)

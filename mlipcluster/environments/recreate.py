@@ -20,17 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlipcluster.environments import local_packages
+from mlipcluster.environments import local_packages, programs
 from mlipcluster.environments.complaints import explain, last_words
 from mlipcluster.environments.dump import CALCULATORS, MEASURED
 from mlipcluster.environments.dump_report import shown
 from mlipcluster.environments.environment import Environment, difference
 from mlipcluster.environments.leftovers import TOKEN, Mark, alone, clear, read_mark, write_mark
 from mlipcluster.environments.measure import measure
+from mlipcluster.environments.origins import OWN
 from mlipcluster.environments.printing import printable
 from mlipcluster.environments.recreate_plan import Order, Plan, commands, existing, plan
 from mlipcluster.environments.steps import Step
 from mlipcluster.errors import EnvironmentBuildError, InputError
+from mlipcluster.files import write_atomic
 from mlipcluster.process import run_logged
 
 MADE = ("bin", "lib", "lib64", "include", "Scripts", "pyvenv.cfg", "conda-meta", "env", ".pixi", ".venv")
@@ -96,7 +98,7 @@ def recreate(order: Order, say: Say) -> Recreated:
             with _signals(_interrupt):
                 write_mark(folder, mark)
                 _run(made, order, mark.token, say)
-                environment = measure(made.python)
+                environment = _measured(made, folder)
                 write_mark(folder, Mark(mark.before, True, mark.token, environment.digest))
         except BaseException as error:
             with _signals(signal.SIG_IGN):
@@ -132,6 +134,14 @@ def verdict(done: Recreated) -> list[str]:
     return lines
 
 
+def _measured(made: Plan, folder: Path) -> Environment:
+    """Measure it; what it was built from lies in it, so that its own lock file will have the hashes again."""
+    requirements = folder / "requirements.txt"
+    if not programs.brings_python(made.manager) and requirements.is_file():
+        write_atomic(folder / OWN, requirements.read_bytes())
+    return measure(made.python)
+
+
 def _make_room(folder: Path, force: bool, say: Say) -> None:
     mark = read_mark(folder)
     if mark is not None and mark.whole and not force:
@@ -152,7 +162,8 @@ def _make_room(folder: Path, force: bool, say: Say) -> None:
 
 def _run(made: Plan, order: Order, token: str, say: Say) -> None:
     deadline = time.monotonic() + order.timeout
-    for step, command in zip(made.steps, commands(made)):
+    steps = made.steps
+    for step, command in zip(steps, commands(steps)):
         say(f"$ {command}")
         _run_step(step, (order, deadline), token, say)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +61,8 @@ class Plan:
         Who makes it.
     python : Path
         The interpreter that it will have.
-    steps : tuple of Step
-        The commands.
+    wanted : Wanted
+        What its commands are made of.
     warnings : tuple of str
         What is not as it was recorded.
     """
@@ -70,8 +70,13 @@ class Plan:
     recorded: Environment | None
     manager: Manager
     python: Path
-    steps: tuple[Step, ...]
+    wanted: Wanted
     warnings: tuple[str, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The commands; some managers refuse to name any while their place is taken."""
+        return tuple(self.manager.steps(self.wanted))
 
 
 def plan(order: Order) -> Plan:
@@ -99,14 +104,14 @@ def plan(order: Order) -> Plan:
     elif order.python:
         raise InputError(f"{manager.name} brings its own Python, as its lock file says; leave --python out")
     wanted = Wanted(folder, program, python, recorded, local)
-    return Plan(recorded, manager, manager.interpreter(wanted), tuple(manager.steps(wanted)), tuple(warnings))
+    return Plan(recorded, manager, manager.interpreter(wanted), wanted, tuple(warnings))
 
 
-def commands(made: Plan) -> list[str]:
-    """The commands of a plan, as one types them into a shell."""
+def commands(steps: Sequence[Step]) -> list[str]:
+    """Commands as one types them into a shell."""
     return [
         " ".join([*(f"{name}={shown(value)}" for name, value in step.variables.items()), shown(*step.command)])
-        for step in made.steps
+        for step in steps
     ]
 
 

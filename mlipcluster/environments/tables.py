@@ -18,6 +18,7 @@ from mlipcluster.errors import InputError, RecordError
 # What pandas 1 to 3 and NumPy 1 and 2 make tables of numbers, text and lists from.
 ADMITTED: dict[str, frozenset[str]] = {
     "builtins": frozenset({"slice", "set", "frozenset", "complex"}),
+    "__builtin__": frozenset({"slice", "set", "frozenset", "complex"}),  # as protocol 2 calls them
     "numpy": frozenset({"dtype", "ndarray"}),
     "numpy.core.multiarray": frozenset({"_reconstruct", "scalar"}),
     "numpy._core.multiarray": frozenset({"_reconstruct", "scalar"}),
@@ -65,9 +66,8 @@ def row_of_table(path: Path, name: str, *, limit: int, secure: bool) -> Mapping[
     rows = [row for row in table[["name", "file"]].to_dict("records") if row["name"] == name]
     if not rows:
         known = [str(other) for other in table["name"][:1]]
-        raise InputError(
-            f"the table {str(path)!r} has no row {name!r:.200}" + "".join(f"; it has {n!r}" for n in known)
-        )
+        hint = "".join(f"; it has for example {other!r:.200}" for other in known)
+        raise InputError(f"the table {str(path)!r} has no row {name!r:.200}{hint}")
     file = rows[-1]["file"]
     return {"name": name, "file": _file_beside(path, name, file)}
 
@@ -107,11 +107,17 @@ def _unpickle(path: Path, limit: int) -> Any:
     return table
 
 
+def _latin1(text: str, _: str) -> bytes:
+    return text.encode("latin-1")
+
+
 class _Unpickler(pickle.Unpickler):
     """Makes tables, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function of that name, if it is one of those that make tables."""
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return _latin1
         if name not in ADMITTED.get(module, ()):
             raise RecordError(
                 f"the pickle asks for {f'{module}.{name}'!r:.200}, which no table needs; give the run's ledger.jsonl "

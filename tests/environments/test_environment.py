@@ -11,7 +11,10 @@ from mlipcluster.errors import RecordError
 
 _TEXT = st.text(max_size=8)
 _PACKAGES = st.lists(st.builds(Package, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT), max_size=5).map(lambda p: tuple(sorted(p)))
-_ENVIRONMENTS = st.builds(Environment, _TEXT, _TEXT, _TEXT, _TEXT, _PACKAGES, _TEXT, _TEXT, _TEXT, _TEXT)
+_FILES = st.dictionaries(_TEXT, _TEXT, max_size=3).map(lambda files: tuple(sorted(files.items())))
+_ENVIRONMENTS = st.builds(
+    Environment, _TEXT, _TEXT, _TEXT, _TEXT, _PACKAGES, _TEXT, _TEXT, _TEXT, _TEXT, st.tuples(_TEXT), _FILES
+)
 
 
 def _environment(*packages, **more):
@@ -60,6 +63,17 @@ def test_readable_lines():
         "numpy 2.4.6 -> 2.4.5",
         "only recorded: torch 2.4",
     ]
+
+
+def test_files_are_named_as_managers_name_them_or_refused():
+    files = (("explicit.txt", "@EXPLICIT\n"), ("requirements.txt", ""))
+    one = _environment(lock="a", lock_name="environment.yml", toml_format="pixi.toml", more_files=files)
+    assert one.files() == {"environment.yml": "a", "explicit.txt": "@EXPLICIT\n"}
+    assert one.digest == _environment().digest
+    for name in ("../pixi.toml", "/etc/passwd", "pixi.toml\n", "run.json", "\ud800"):
+        for damaged in ({"lock_name": name}, {"toml": "b", "toml_format": name}, {"more_files": ((name, "x"),)}):
+            with pytest.raises(RecordError, match=r"is no file of an environment; known: uv\.lock"):
+                _environment(**{"lock": "a", **damaged}).files()
 
 
 @pytest.mark.parametrize("packed", [{}, [], None, {"packages": 3}, {"packages": [3]}, {"packages": [{"name": "x"}]}])

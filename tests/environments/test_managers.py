@@ -8,6 +8,7 @@ import pytest
 from mlipcluster.environments import uv as uv_row
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.measure import measure
+from mlipcluster.environments.origins import OWN
 from mlipcluster.errors import MeasureError
 
 LOCK = """version = 1
@@ -54,6 +55,32 @@ def test_a_uv_project_has_its_own_lock(make_environment, tmp_path):
     assert measured.lock == LOCK.replace("me:secret@", "")
     assert measured.toml == '[project]\nname = "x"\n'
     assert measured.drift == ()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:s3cret@pypi.example.org/simple",
+        "https://s3cret@10.0.0.1:8443/simple",
+        "http://me:s3cret@[::1]:8080/simple",
+        "https://pypi.example.org/simple?token=s3cret",
+        "https://conda.example.org/t/s3cret/lab",
+        "https://__token__:s3cret@gitlab.example.org/api/v4/projects/1/packages/pypi/simple",
+    ],
+)
+def test_no_credentials_of_any_host(make_environment, tmp_path, address):
+    environment = _project(make_environment, tmp_path, numpy="2.0.1")
+    (tmp_path / "project ü" / "uv.lock").write_text(LOCK.replace("https://me:secret@pypi.example.org/simple", address))
+    (tmp_path / "project ü" / "pyproject.toml").write_text(
+        f'[[tool.uv.index]]\nurl = "{address}"\n[tool.uv.sources]\nx = {{ git = "{address}", rev = "main" }}\n'
+    )
+    (environment.prefix / OWN).write_text(f"--extra-index-url {address}\nnumpy==2.0.1\n")
+    files = measure(environment.python).files()
+    assert len(files) == 3
+    host = address.partition("://")[2].rpartition("@")[2].partition("/")[0]
+    for text in files.values():
+        assert host in text
+        assert "s3cret" not in text
 
 
 def test_drift_from_the_lock_is_told(make_environment, tmp_path):
