@@ -83,9 +83,7 @@ def test_one_good_environment_and_no_rubbish(store, tmp_path, monkeypatch, cu, l
     assert SocketCalculator("metal", root=store.root).get_potential_energy(cu) == pytest.approx(0.0, abs=1.0)
 
     until, found = time.monotonic() + PATIENCE, status(store).to_json()
-    while (
-        left := rubbish(store, build)
-    ) and time.monotonic() < until:  # what killed builders had started may still run
+    while (left := rubbish(store, made)) and time.monotonic() < until:  # what killed builders had started may still run
         done = subprocess.run(mlipcluster(store, "status", "--prune", "--json"), capture_output=True, check=True)
         found = json.loads(done.stdout)
     assert left == []
