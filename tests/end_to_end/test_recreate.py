@@ -85,8 +85,11 @@ def venv_of_uv(uv, checkout, folder):
 
 
 def venv_of_pip(uv, checkout, folder):
+    """uv says which versions, which pip takes minutes for; pip installs them."""
     call(sys.executable, "-m", "venv", folder / "made", cwd=folder)
-    call(folder / "made" / "bin" / "python", "-m", "pip", "install", "--editable", checkout, cwd=folder)
+    call(uv, "pip", "compile", "--python", sys.executable, "-o", "pins.txt", checkout / "pyproject.toml", cwd=folder)
+    pip = (folder / "made" / "bin" / "python", "-m", "pip", "install", "--no-deps")
+    call(*pip, "--requirement", "pins.txt", "--editable", checkout, cwd=folder)
     return folder / "made" / "bin" / "python"
 
 
