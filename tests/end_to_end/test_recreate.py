@@ -41,8 +41,8 @@ def call(*command, cwd, **variables):
     done = subprocess.run(
         [os.fspath(word) for word in command],
         cwd=cwd,
-        # What is not imported need not be compiled, which takes pip longer than all else.
-        env={"UV_FIND_LINKS": links.replace(" ", ","), "PIP_NO_COMPILE": "1", **kept, **variables},
+        # "0" is how pip is told so by a variable: compiling what is not imported takes it longer than all else.
+        env={"UV_FIND_LINKS": links.replace(" ", ","), "PIP_NO_COMPILE": "0", **kept, **variables},
         capture_output=True,
         text=True,
         timeout=600,
