@@ -56,6 +56,7 @@ def run_logged(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     log: Callable[[str], None],
+    keep: Sequence[int] = (),
 ) -> tuple[int, str]:
     """Run a long *command*, passing on what it prints, stdout and stderr as one, line by line while it runs.
 
@@ -71,6 +72,8 @@ def run_logged(
         Folder to run it in; all its environment variables. None: those of this process.
     log : callable
         Gets each line, without its end. What it raises ends the command.
+    keep : sequence of int
+        Open files that it inherits: a lock, which then lasts as long as it runs, even where this process is killed.
 
     Returns
     -------
@@ -87,7 +90,7 @@ def run_logged(
         It took longer than *timeout* seconds; its ``output`` is the tail.
     """
     tail = ""
-    with _started(command, cwd, env) as process:
+    with _started(command, cwd, env, keep) as process:
         try:
             for line in _lines(process, time.monotonic() + timeout):
                 tail = (tail + line + "\n")[-LAST_WORDS:]
@@ -99,7 +102,10 @@ def run_logged(
 
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
+    command: Sequence[str],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    keep: Sequence[int],
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a session of its own; its process group is ended with the block."""
     with subprocess.Popen(  # noqa: S603 - as above
@@ -110,6 +116,7 @@ def _started(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=tuple(keep),
     ) as process:
         try:
             yield process

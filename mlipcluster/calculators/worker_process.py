@@ -171,7 +171,15 @@ class WorkerProcess:
         environment |= {"PYTHONHASHSEED": "0", **dict.fromkeys(THREAD_VARIABLES, str(spec.threads))}
         # What a record hides is inherited, if this process has it.
         environment |= {name: text for name, text in spec.environment if text != HIDDEN}
-        command = [str(spec.interpreter), "-s", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
+        command = [
+            str(_as_it_is_now(spec.interpreter)),
+            "-s",
+            "-X",
+            "faulthandler",
+            str(WORKER_FOLDER),
+            str(listener),
+            str(lifeline),
+        ]
         try:
             return subprocess.Popen(  # noqa: S603 - the interpreter is the user's choice
                 command,
@@ -184,9 +192,16 @@ class WorkerProcess:
             )
         except OSError as error:
             raise CalculatorStartError(
-                f"calculator {spec.label!r}: {spec.interpreter} cannot be run ({error.strerror});"
-                " give python= an interpreter or the folder of an environment"
+                f"calculator {spec.label!r}: {spec.interpreter} cannot be run ({error.strerror}); {spec.remedy}"
             ) from error
+
+
+def _as_it_is_now(interpreter: Path) -> Path:
+    """The interpreter in its own folder: a link to that may be switched to another build while the process runs.
+
+    What it imports late must come from where the rest came from. The last link stays, see `CalculatorSpec.interpreter`.
+    """
+    return Path(os.path.realpath(interpreter.parent), interpreter.name)
 
 
 def _drain(output: int, tail: bytearray) -> None:

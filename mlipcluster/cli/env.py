@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mlipcluster.cli import env_record
+from mlipcluster.cli import env_models, env_record, env_store
 
 app = typer.Typer(
     name="env",
@@ -14,3 +14,7 @@ app = typer.Typer(
 )
 app.command("dump")(env_record.dump)
 app.command("recreate")(env_record.recreate)
+for name in ("init", "register", "build", "status", "remove"):
+    app.command(name)(getattr(env_store, name))
+app.command("list")(env_store.list_)
+app.command("smoke-test")(env_models.smoke_test)

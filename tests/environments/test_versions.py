@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from mlipcluster.environments.versions import allows
+from mlipcluster.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("specifier", "yes", "no"),
+    [
+        ("", (3, 9, 0), None),
+        (">=3.10", (3, 10, 0), (3, 9, 18)),
+        (">=3.10,<3.13", (3, 12, 9), (3, 13, 0)),
+        (">3.10", (3, 10, 1), (3, 10, 0)),
+        ("<=3.10", (3, 10, 0), (3, 10, 1)),
+        ("==3.11.*", (3, 11, 7), (3, 12, 0)),
+        ("!=3.11.*", (3, 12, 0), (3, 11, 7)),
+        ("==3.11.7", (3, 11, 7), (3, 11, 8)),
+        ("===3.11.7", (3, 11, 7), (3, 11, 8)),
+        ("!=3.11.7", (3, 11, 8), (3, 11, 7)),
+        ("~=3.10", (3, 12, 0), (3, 9, 0)),
+        ("~=3.11.2", (3, 11, 7), (3, 12, 0)),
+        (" >= 3.9 , ", (3, 9, 0), (3, 8, 0)),
+    ],
+)
+def test_versions(specifier, yes, no):
+    assert allows(specifier, yes)
+    assert no is None or not allows(specifier, no)
+
+
+@pytest.mark.parametrize("specifier", ["three", "3.10", ">=", ">=3.*", ">=3.9,nonsense", "^3.9"])
+def test_what_is_no_specifier(specifier):
+    with pytest.raises(InputError, match="cannot be read; write it as in"):
+        allows(specifier, ())
