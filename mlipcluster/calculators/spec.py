@@ -137,7 +137,10 @@ class CalculatorSpec:
         root, module = self.build[0], self.factory.partition(":")[0]
         names = (module, module.removesuffix("_env"))  # Rootstock 1.6's `mace` is imported as `mace_env`
         name = next((one for one in names if (Layout(root).sources / f"{one}.py").exists()), module)
-        return f"its environment is gone; run `mlipcluster env build {name} --root {shlex.quote(root)}`"
+        return (
+            "its environment is gone, or its root is not on this machine;"
+            f" run `mlipcluster env build {name} --root {shlex.quote(root)}`"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """This spec as a JSON object; fields that have their default value are left out."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlipcluster.cli.console import Debug, command, usage_error
+from mlipcluster.cli.console import INTERRUPTED, Debug, command, say, usage_error
 from mlipcluster.environments.containers import LIMIT
 from mlipcluster.environments.recreate_plan import TIMEOUT
 
@@ -91,4 +91,9 @@ def recreate(
     if any("=" not in given for given in package or ()):
         raise usage_error("--package is NAME=PATH, or NAME= to leave the package out.")
     order = Order(env_dir, env_manager, timeout, python, local_places(package or ()), force)
-    raise typer.Exit(recreate_folder(order, print, dry_run=dry_run))
+    try:
+        status = recreate_folder(order, print, dry_run=dry_run)
+    except KeyboardInterrupt:
+        say("interrupted; nothing was left half made")
+        status = INTERRUPTED
+    raise typer.Exit(status)

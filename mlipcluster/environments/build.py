@@ -31,6 +31,9 @@ _SERVES = (
     "print('ase', ase.__version__, 'numpy', numpy.__version__)"
 )
 
+# Workers write no bytecode, and may not: without it each start would compile what it imports.
+_COMPILE = "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_paths()['purelib'], quiet=2)"
+
 
 def build(store: Store, name: str, options: Options, tell: Callable[[str], None]) -> tuple[Build, bool]:
     """Build the environment *name*, unless it is built of the very same source.
@@ -140,8 +143,8 @@ def _digest(source: Source, lock: str) -> str:
 def _finish(store: Store, work: Workplace, planned: Plan) -> Build:
     """Check that the environment can serve, measure it, and write what it is: from then on nothing in it changes."""
     _check(work, planned.python)
-    if "\n" in str(work.folder):  # uv leaves such files out when it compiles
-        work.run((str(planned.python), "-I", "-m", "compileall", "-q", str(planned.python.parent.parent / "lib")))
+    if planned.manager != "uv" or "\n" in str(work.folder):  # uv has done it, but where paths have a newline
+        work.run((str(planned.python), "-I", "-c", _COMPILE))
     try:
         environment = measure(planned.python)
     except MLIPClusterError as error:

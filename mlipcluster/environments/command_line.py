@@ -146,7 +146,7 @@ def guarded(work: Callable[[], int], program: str, *, debug: bool = False) -> in
     try:
         return work()
     except KeyboardInterrupt:
-        return _told(program, "interrupted", 130)
+        return _told(program, "interrupted; nothing was left half made", 130)
     except Exception as error:  # noqa: BLE001 - a user of the command line is never shown a traceback unasked
         if debug:
             traceback.print_exc()

@@ -74,6 +74,19 @@ def explain(tail: str) -> str:
     return ""
 
 
+def cause(tail: str) -> str:
+    """What stood in the way: ``"disk"``, ``"network"``, ``"hash"``, ``"package"``; empty where it is none of these."""
+    for name, found in (
+        ("disk", re.search(_FULL, tail)),
+        ("network", re.search(_NETWORK, tail)),
+        ("hash", _first(_HASH, tail)),
+        ("package", missing(tail)),
+    ):
+        if found:
+            return name
+    return ""
+
+
 def missing(tail: str) -> list[str]:
     """The packages that a manager says it could not get, as it calls them."""
     found = [match.group(1) for pattern in _GONE for match in re.finditer(pattern, tail)]

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlipcluster.environments.dump import CALCULATORS, DIFF, MEASURED
+from mlipcluster.environments.lock import LOCK_FILES
 from mlipcluster.errors import EnvironmentBuildError, InputError
 from mlipcluster.files import write_atomic
 
 MARKER = ".recreate.json"
 TOKEN = "MLIPCLUSTER_RECREATE"  # noqa: S105 - no secret: what is started carries it, to be found again
 _KIND = "mlipcluster recreate"
+_KEPT = frozenset({MARKER, MEASURED, DIFF, CALCULATORS, *LOCK_FILES})
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def write_mark(folder: Path, mark: Mark) -> None:
 def clear(folder: Path, mark: Mark) -> None:
     """Remove what was made since the marker was written, and the marker last.
 
+    Lock files and what else a dump writes stay, even if they came later.
+
     Raises
     ------
     EnvironmentBuildError
@@ -93,7 +98,7 @@ def clear(folder: Path, mark: Mark) -> None:
     """
     _end_processes(mark.token)
     for name in sorted(os.listdir(folder)):
-        if name not in mark.before and name != MARKER:
+        if name not in mark.before and name not in _KEPT:
             _remove(folder / name)
     (folder / MARKER).unlink(missing_ok=True)
 

@@ -199,7 +199,7 @@ def _origin(path: str) -> dict[str, Any]:
             found.update(_checkout(_local(url)))
         elif not (vcs or found["hash"]):
             found["record"] = _files_digest(path)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return {}
     return {key: value for key, value in found.items() if value not in ("", None)}
 
@@ -284,7 +284,7 @@ def _conda_meta() -> list[Any]:
         if entry.endswith(".json"):
             try:
                 meta = json.loads(_read(os.path.join(folder, entry)))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(meta, dict):
                 found.append(meta)

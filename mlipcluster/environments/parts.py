@@ -126,12 +126,9 @@ def _claimed(folder: Path) -> Iterator[bool]:
     """Whether a folder has no builder; then its lock is ours as long as the block runs, and it gets none."""
     path = _lock_file(folder)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = _opened(path)
     except FileNotFoundError:
         yield True
-        return
-    except PermissionError:
-        yield False  # somebody else's: only they can tell
         return
     try:
         yield _is_free(path, descriptor)
@@ -139,8 +136,22 @@ def _claimed(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def _opened(path: Path) -> int:
+    """A lock, for writing, as NFS wants it; where that is not allowed, for reading, which others are content with."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _is_free(path: Path, descriptor: int) -> bool:
-    taken, owner = try_lock(descriptor), Owner.read(path)
+    owner = Owner.read(path)
+    try:
+        taken = try_lock(descriptor)
+    except OSError:  # opened for reading alone, where that is not enough
+        taken = None
     if taken is False:
         return False
     if owner is None:  # locked first, written next: with locks, its builder has died in between

@@ -109,7 +109,7 @@ def _manifest(measured: Mapping[str, Any]) -> Path | None:
         named = Path(json.loads(measured["pixi"])["manifest_path"])
         if named.name in MANIFESTS and named.is_file():
             return named
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         pass  # not pixi's, of another version, or out of reach: its place tells as well
     prefix = Path(measured["prefix"])
     below = measured["conda"] and (prefix.parent.name, prefix.parent.parent.name) == ("envs", ".pixi")

@@ -84,10 +84,11 @@ def program(manager: Manager, folder: Path) -> str:
 
 
 def find_program(manager: Manager) -> str:
-    """Path of its program: on the PATH, in the variable of its name in capitals (``UV``), beside this interpreter."""
+    """Path of its program: what ``UV``, ``CONDA_EXE`` … name, what is on the PATH, or lies beside this interpreter."""
     for name in manager.programs:
         beside = Path(sys.executable or "").parent / name
-        for candidate in (os.environ.get(name.upper(), ""), name, str(beside)):
+        told = os.environ.get("UV" if name == "uv" else f"{name.upper()}_EXE", "")
+        for candidate in (told, name, str(beside)):
             path = shutil.which(candidate) if candidate else None
             if path:
                 return path

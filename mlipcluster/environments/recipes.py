@@ -85,7 +85,7 @@ def _requirements(work: Workplace, uv: str, python: str, version: str) -> Plan:
     prefix = work.folder / "env"
 
     def install() -> None:
-        work.run((uv, "venv", "--quiet", "--python", python, str(prefix)))
+        work.run((uv, "venv", "--quiet", "--relocatable", "--python", python, str(prefix)))
         target = ("--python", str(prefix / "bin" / "python"))
         work.run((uv, "pip", "sync", "--compile-bytecode", "--allow-empty-requirements", *target, pinned.name))
         write_atomic(prefix / HASHES, lock, sync=False)
@@ -111,7 +111,7 @@ def _project(work: Workplace, uv: str, python: str, version: str) -> Plan:
     lock += (work.folder / "uv.lock").read_text(encoding="utf-8")
 
     def install() -> None:
-        work.run((uv, "venv", "--quiet", "--python", python, str(prefix)))
+        work.run((uv, "venv", "--quiet", "--relocatable", "--python", python, str(prefix)))
         frozen = ("--frozen", "--no-install-project")
         work.run((uv, "sync", *frozen, "--compile-bytecode", "--python", python), variables)
         listed = ("--quiet", "--frozen", "--no-header", "--no-annotate", "--no-emit-project")

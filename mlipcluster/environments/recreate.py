@@ -39,7 +39,7 @@ MADE = ("bin", "lib", "lib64", "include", "Scripts", "pyvenv.cfg", "conda-meta",
 """Names that say that a folder holds an environment already."""
 
 # Of the shell that this is started from; they would bend what the new environment's programs do.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "__PYVENV_LAUNCHER__")
+_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 Say = Callable[[str], Any]
 
 

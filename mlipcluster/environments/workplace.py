@@ -138,6 +138,8 @@ class Workplace:
     def _variables(self, more: Mapping[str, str] | None) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
         kept.update({"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "PYTHONDONTWRITEBYTECODE": "1"}, **(more or {}))
+        if kept.get("UV_LINK_MODE") == "symlink":  # into a cache, which whoever owns it may clear
+            del kept["UV_LINK_MODE"]
         if not self.options.download:
             kept["UV_PYTHON_DOWNLOADS"] = "never"
         if self.options.download or self.layout.pythons.is_dir():  # those in a home folder are closed to the group

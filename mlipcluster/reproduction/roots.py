@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from mlipcluster.calculators.model_strings import choose
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.stored import Stored, find, known_models
@@ -46,10 +47,9 @@ class Roots:
     def located(self, name: str, spec: CalculatorSpec, *, trust: bool) -> CalculatorSpec:
         """A recorded calculator of a root, as it is in one that counts here.
 
-        It is found by its model string alone. Nothing else of the record is believed but the build's digest, that very
-        build is taken where the root has it, else the current one; and device, threads, timeouts and the like. Whether
-        it is the calculator that was recorded is told by their identities. With *trust* further arguments are the
-        record's.
+        It is found by its model string, in the recorded build where the root has that still, else in the current one.
+        Nothing else of the record is believed, but device, threads, timeouts and the like, and with *trust* further
+        arguments. Whether it is the calculator that was recorded is told by their identities.
 
         Raises
         ------
@@ -61,14 +61,15 @@ class Roots:
         for root in self._candidates(spec.build[0], trust=trust):
             try:
                 store = Store(root)
-                found = find(spec.name, store, self.cluster)
+                found = _as_recorded(spec, store) or find(spec.name, store, self.cluster)
             except InputError as error:
                 reasons.append(str(error))
                 continue
             if found is not None:
                 if not trust:
                     _check_plain(label, found, store)
-                return _as_told(found, store, spec, trust=trust)
+                names = (*_HARMLESS, *(("kwargs",) if trust else ()))
+                return found.spec.replace(**{name: getattr(spec, name) for name in names})
             reasons.append(f"nothing in {str(root)!r} serves it")
         if trust and spec.interpreter.exists():
             return spec
@@ -115,10 +116,10 @@ def _check_plain(label: str, found: Stored, store: Store) -> None:
     )
 
 
-def _as_told(found: Stored, store: Store, spec: CalculatorSpec, *, trust: bool) -> CalculatorSpec:
-    assert spec.build is not None
-    recorded = store.build(spec.build[1])
-    if recorded is not None and recorded.name == found.environment:
-        found = replace(found, build=recorded)
-    names = (*_HARMLESS, *(("kwargs",) if trust else ()))
-    return found.spec.replace(**{name: getattr(spec, name) for name in names})
+def _as_recorded(spec: CalculatorSpec, store: Store) -> Stored | None:
+    """The recorded model in the recorded build, if the root has that still; what it serves is its own source's word."""
+    build = store.build(spec.build[1]) if spec.build is not None else None
+    if build is None:
+        return None
+    choice = choose(spec.name, {build.source.name: build.source}, next(iter(build.source.clusters), None))
+    return None if choice is None else Stored(choice, build, store.layout)

@@ -48,6 +48,16 @@ def test_from_a_file_to_an_environment(env, write_source, tmp_path, monkeypatch)
     assert "nothing is registered" in env("status").stdout
 
 
+def test_weights_are_fetched_after_the_build(env, write_source, tmp_path):
+    env("register", write_source("metal_env", "whats_here"))
+    done = env("build", "metal_env", "--models", "small, medium")
+    assert done.exit_code == 0, done.stderr
+    assert "fetched metal-small: 0 files" in done.stdout
+    (found,) = json.loads(env("status", "--json").stdout)["environments"]
+    assert found["models"] == ["metal-medium", "metal-small"]
+    assert "metal-medium" in env("status").stdout
+
+
 def test_one_that_fails_does_not_stop_the_others(env, write_source):
     good, bad = write_source("good_env", "ase"), write_source("bad_env", "ase", body="x = 1\n")
     done = env("register", bad, good)

@@ -243,8 +243,7 @@ def test_an_explicit_list_is_enough(case, machine, tmp_path):
     assert difference(measured, built) == ["only recorded: tiny-thing 1.5"]  # conda's own packages only
 
 
-@pytest.mark.parametrize("editable", [False, True])
-@pytest.mark.parametrize("case", ["uv", "pip"], indirect=True)
+@pytest.mark.parametrize(("case", "editable"), [("uv", False), ("uv", True), ("pip", True)], indirect=["case"])
 def test_local_packages_are_installed_from_their_folders(own_case, machine, local_package, tmp_path, editable):
     _, _, python = own_case
     option = ["--editable"] if editable else []

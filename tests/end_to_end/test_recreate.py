@@ -41,8 +41,8 @@ def call(*command, cwd, **variables):
     done = subprocess.run(
         [os.fspath(word) for word in command],
         cwd=cwd,
-        # What is not imported need not be compiled, which takes pip longer than all else.
-        env={"UV_FIND_LINKS": links.replace(" ", ","), "PIP_NO_COMPILE": "1", **kept, **variables},
+        # "0" is how pip is told so by a variable: compiling what is not imported takes it longer than all else.
+        env={"UV_FIND_LINKS": links.replace(" ", ","), "PIP_NO_COMPILE": "0", **kept, **variables},
         capture_output=True,
         text=True,
         timeout=600,
@@ -85,8 +85,11 @@ def venv_of_uv(uv, checkout, folder):
 
 
 def venv_of_pip(uv, checkout, folder):
+    """uv says which versions, which pip takes minutes for; pip installs them."""
     call(sys.executable, "-m", "venv", folder / "made", cwd=folder)
-    call(folder / "made" / "bin" / "python", "-m", "pip", "install", "--editable", checkout, cwd=folder)
+    call(uv, "pip", "compile", "--python", sys.executable, "-o", "pins.txt", checkout / "pyproject.toml", cwd=folder)
+    pip = (folder / "made" / "bin" / "python", "-m", "pip", "install", "--no-deps")
+    call(*pip, "--requirement", "pins.txt", "--editable", checkout, cwd=folder)
     return folder / "made" / "bin" / "python"
 
 

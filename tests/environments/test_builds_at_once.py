@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from mlipcluster.calculators.socket_calculator import SocketCalculator
+from mlipcluster.environments.build import build
 from mlipcluster.environments.layout import make_root
 from mlipcluster.environments.parts import running
+from mlipcluster.environments.prune import prune
 from mlipcluster.environments.status import status
 from mlipcluster.environments.store import Store, measured_as_built
+from mlipcluster.environments.workplace import Options
 
 NO_LOCKS = """
 import errno, fcntl
@@ -74,27 +77,66 @@ def test_one_good_environment_and_no_rubbish(store, tmp_path, monkeypatch, cu, l
         assert one in killed or one.returncode == 0, said[one.pid]
     assert len([one for one in killed if one.returncode == -signal.SIGKILL]) >= 1
 
-    build = store.current("metal_env")
-    assert {text.splitlines()[0].rpartition(": ")[2] for text, _ in said.values() if text} <= {
-        str(build.folder).split("\n")[0]
-    }
-    assert measured_as_built(build) == []
+    made = store.current("metal_env")
+    assert all(str(made.folder) in text for text, _ in said.values() if text)
+    assert measured_as_built(made) == []
     assert SocketCalculator("metal", root=store.root).get_potential_energy(cu) == pytest.approx(0.0, abs=1.0)
 
     until, found = time.monotonic() + PATIENCE, status(store).to_json()
-    while (
-        left := rubbish(store, build)
-    ) and time.monotonic() < until:  # what killed builders had started may still run
+    while (left := rubbish(store, made)) and time.monotonic() < until:  # what killed builders had started may still run
         done = subprocess.run(mlipcluster(store, "status", "--prune", "--json"), capture_output=True, check=True)
         found = json.loads(done.stdout)
     assert left == []
     assert (found["building"], found["abandoned"], found["old"]) == ([], [], [])
-    assert store.current("metal_env") == build
+    assert store.current("metal_env") == made
 
 
-def rubbish(store, build):
+def rubbish(store, made):
     """All that lies in the root besides one build and what belongs to its name."""
-    known = {store.layout.link(build.digest), build.folder, store.layout.parts, store.layout.turn_file("metal_env")}
+    known = {store.layout.link(made.digest), made.folder, store.layout.parts, store.layout.turn_file("metal_env")}
     inside = [*store.layout.builds.iterdir(), *store.layout.parts.iterdir()]
     found = [path for path in inside if path not in known]
     return found + [path for path in Path(store.root).rglob("*.part") if os.path.lexists(path)]
+
+
+LATE = """
+import os, sys
+
+BEGUN = os.path.realpath(sys.prefix)
+
+
+def setup(model, device="cpu"):
+    from ase.calculators.emt import EMT
+
+    class Late(EMT):
+        calls = 0
+
+        def calculate(self, *arguments):
+            super().calculate(*arguments)
+            self.calls += 1
+            if self.calls > 1:
+                import tiny
+
+                assert os.path.realpath(tiny.__file__).startswith(BEGUN), tiny.__file__
+                self.results["energy"] = float(tiny.version)
+
+    return Late()
+"""
+
+
+def test_a_running_worker_stays_in_the_build_that_it_began_in(store, write_source, wheels, make_wheel, cu):
+    store.register(write_source("late_env", "whats_here", "tiny", body=LATE))
+    first = build(store, "late_env", Options(), print)[0]
+    with SocketCalculator("late", root=store.root) as running:
+        running.get_potential_energy(cu)
+        assert build(store, "late_env", Options(force=True), print)[0].digest == first.digest
+        make_wheel(wheels, "tiny", "2.0", {"tiny.py": "version = 2\n"})
+        assert build(store, "late_env", Options(upgrade=True), print)[0].digest != first.digest
+        assert [waste.what for waste in prune(store)] == []
+        cu.rattle(0.01, seed=2)
+        assert running.get_potential_energy(cu) == 1.0
+    with SocketCalculator("late", root=store.root) as fresh:
+        fresh.get_potential_energy(cu)
+        cu.rattle(0.01, seed=3)
+        assert fresh.get_potential_energy(cu) == 2.0
+    assert len(prune(store, keep_days=0)) == 2

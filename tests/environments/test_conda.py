@@ -163,3 +163,12 @@ def test_neither_a_taken_place_nor_an_empty_folder(tmp_path):
     (tmp_path / "env").symlink_to("nowhere")
     with pytest.raises(EnvironmentBuildError, match="in the way"):
         _steps(tmp_path, "conda")
+
+
+@given(
+    st.lists(st.sampled_from(["# update specs: ", "['numpy=1.26'", "]", '"', "'", "\n", "# cmd: mamba"]) | st.text())
+)
+def test_no_history_is_an_error(parts):
+    measured = _measured(_entry("numpy"), history="".join(parts))
+    assert all("numpy" in line or "was asked for" in line for line in drift(measured, ()))
+    conda.made_by_mamba(measured)

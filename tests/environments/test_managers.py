@@ -184,8 +184,10 @@ def test_conda_packages_that_cannot_be_read_are_left_out(environment):
     environment.conda("good", "1")
     (environment.prefix / "conda-meta" / "bad.json").write_text("{")
     (environment.prefix / "conda-meta" / "worse.json").write_text("[]")
+    (environment.prefix / "conda-meta" / "deep.json").write_text("[" * 100_000)
+    environment.conda("odd", "2", files=3, depends="python", url=["x"], channel={})
     (environment.prefix / "conda-meta" / "history").write_text("x")
-    assert [package.name for package in measure(environment.python).packages] == ["good"]
+    assert [package.name for package in measure(environment.python).packages] == ["good", "odd"]
 
 
 @pytest.mark.slow

@@ -110,6 +110,7 @@ def test_an_editable_checkout_is_told_by_its_commit(environment, tmp_path):
         {"metadata": "Name: x"},
         {"url": 3},
         {"url": "file:///x", "dir_info": 3},
+        {"url": "file:///x", "dir_info": {}, "subdirectory": []},
         {"url": "file:///x", "vcs_info": "x", "archive_info": []},
     ],
 )

@@ -187,7 +187,7 @@ def test_a_place_of_its_own_is_told_by_pixis_own_file(make_environment, tmp_path
     measured = measure(elsewhere.prefix)
     assert (measured.manager, measured.lock) == ("pixi", V6.replace("me:s3cret@", ""))
     far = json.dumps({"manifest_path": f"/{'x' * 5000}/pixi.toml"})
-    for text in ("{", "[]", '{"manifest_path": 3}', '{"manifest_path": "/nowhere/pixi.toml"}', far):
+    for text in ("{", "[]", '{"manifest_path": 3}', '{"manifest_path": "/nowhere/pixi.toml"}', far, "[" * 100_000):
         about.write_text(text)
         assert measure(elsewhere.prefix).manager == "conda"
 

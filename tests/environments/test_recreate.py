@@ -498,3 +498,13 @@ def test_the_marker_says_what_was_there(tmp_path):
     write_mark(tmp_path, mark)
     assert read_mark(tmp_path) == mark
     assert read_mark(tmp_path / "gone") is None
+
+
+def test_lock_files_that_came_later_are_kept(dumped, offline, uv, make_environment_json):
+    """A folder that is dumped into again, after an environment was made in it."""
+    folder = dumped()
+    recreate(Order(folder), quiet)
+    packed = make_environment_json({"tiny": "2.0"}, more_files=(("pixi.toml", "[project]\n"),))
+    dump(Recorded(Environment.from_json(packed), diff="+x\n"), folder, force=True)
+    assert recreate(Order(folder, force=True), quiet).differences == ()
+    assert {"pixi.toml", "uncommitted.diff"} <= set(names(folder))

@@ -173,6 +173,23 @@ def test_without_locks_the_owner_has_to_do(layout, no_locks, change, is_alive):
     assert folder.exists() is is_alive
 
 
+def test_who_may_only_read_sees_the_same(layout, builder, monkeypatch):
+    real = os.open
+
+    def read_only(path, flags, *more, **options):
+        if flags & (os.O_RDWR | os.O_WRONLY) and str(path).startswith(str(layout.root)):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert [owner.pid for owner in running(layout)] == [builder.pid]
+    assert abandoned(layout) == []
+    builder.kill()
+    builder.wait()
+    assert running(layout) == []
+    assert len(abandoned(layout)) == 2
+
+
 def test_without_locks_a_lock_without_an_owner_is_left_for_a_while(layout, no_locks):
     lock = layout.parts / "a_env-0.lock"
     lock.write_text("")

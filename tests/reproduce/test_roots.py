@@ -54,7 +54,7 @@ def test_the_variable_names_a_root_too(output, store, tmp_path, client, monkeypa
 def test_the_recorded_build_is_taken_where_it_is_still_there(store, build_by_hand):
     spec = stored("metal", store.root, None).replace(threads=2, call_timeout=7.0)
     assert spec.build is not None
-    (store.layout.sources / "metal_env.py").write_text(store.source("metal_env").text + "# changed\n")
+    (store.layout.sources / "metal_env.py").write_text(store.source("metal_env").text + "STATE = 'reset'\n")
     build_by_hand(store, "metal_env", "b")
     assert stored("metal", store.root).build != spec.build
     assert Roots().located("", spec, trust=False) == spec
