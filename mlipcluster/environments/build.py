@@ -106,7 +106,7 @@ def _make(
             tell(f"resolving what {source.name} needs")
             planned = plan(work)
             known = store.build(_digest(source, planned.lock)) if planned.lock else None
-            if known is not None and known.name == source.name and not options.force:
+            if known is not None and not options.force:
                 tell(f"{source.name} is built already, as {known.digest[:12]}")
                 store.switch(known)
                 return known, False
@@ -135,9 +135,9 @@ def _keep(store: Store, work: Workplace, planned: Plan) -> None:
 
 
 def _digest(source: Source, lock: str) -> str:
-    return hashlib.sha256(
-        json.dumps([source.name, source.digest, hashlib.sha256(lock.encode()).hexdigest()]).encode()
-    ).hexdigest()
+    """SHA-256 of name, source and lock: the name is that of a file in it."""
+    parts = [source.name, source.digest, hashlib.sha256(lock.encode()).hexdigest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _finish(store: Store, work: Workplace, planned: Plan) -> Build:

@@ -32,7 +32,7 @@ class Build:
     Attributes
     ----------
     name, digest : str
-        Its name, and the SHA-256 of its source and lock as 64 hexadecimal digits.
+        Its name, and the SHA-256 of name, source and lock as 64 hexadecimal digits.
     folder : Path
         Where it lies: not the link ``builds/<digest>``, which may be switched, but what that points to.
     source : Source
@@ -255,8 +255,9 @@ class Store:
         return [build for build in map(self.build, digests) if build is not None]
 
     def used(self) -> set[str]:
-        """Digests of the builds that names stand for."""
-        found = (read_json(path).get("digest") for path in self.layout.current.glob("*.json"))
+        """Digests of the builds that names stand for, those that were removed while they were built left out."""
+        names = self.names()
+        found = (read_json(path).get("digest") for path in self.layout.current.glob("*.json") if path.stem in names)
         return {digest for digest in found if isinstance(digest, str)}
 
     def switch(self, build: Build) -> None:

@@ -97,6 +97,14 @@ def test_another_source_is_another_build_beside(store, make):
     assert len(parts(store)) == 2
 
 
+def test_the_same_source_under_another_name_is_another_build(store, make):
+    first, second = make("metal_env", "ase")[0], make("other_env", "ase")[0]
+    assert first.source.text == second.source.text
+    assert first.digest != second.digest
+    assert (store.current("metal_env"), store.current("other_env")) == (first, second)
+    assert (second.folder / "other_env.py").is_file()
+
+
 def test_force_makes_it_again_beside_the_one_in_use(store, make):
     first = make("metal_env", "ase")[0]
     second, new = make("metal_env", "ase", force=True)

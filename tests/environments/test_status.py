@@ -146,6 +146,14 @@ def test_builds_of_a_removed_name_go_with_their_days(store):
     assert [path.name for path in store.layout.builds.iterdir()] == [".parts"]
 
 
+def test_a_name_that_was_removed_while_it_was_built_keeps_nothing(store):
+    build = store.current("a_env")
+    store.remove("a_env")
+    store.switch(build)  # as a builder does that had begun before
+    assert [old.folder for old in status(store).old] == [build.folder]
+    assert [waste.path for waste in prune(store, keep_days=0)] == [build.folder]
+
+
 def test_what_is_being_built_stays(store):
     build = store.current("a_env")
     store.remove("a_env")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
+from packaging.specifiers import SpecifierSet
 
 from mlipcluster.environments.versions import allows
 from mlipcluster.errors import InputError
@@ -33,3 +36,16 @@ def test_versions(specifier, yes, no):
 def test_what_is_no_specifier(specifier):
     with pytest.raises(InputError, match="cannot be read; write it as in"):
         allows(specifier, ())
+
+
+_NUMBERS = st.lists(st.integers(0, 4), min_size=1, max_size=3).map(lambda numbers: ".".join(map(str, numbers)))
+_CLAUSES = st.one_of(
+    st.builds("{}{}".format, st.sampled_from(["==", "!=", ">=", "<=", ">", "<"]), _NUMBERS),
+    st.builds("{}{}.*".format, st.sampled_from(["==", "!="]), _NUMBERS),
+    st.builds("~={}.{}".format, _NUMBERS.filter(lambda text: text.count(".") < 2), st.integers(0, 4)),
+)
+
+
+@given(st.lists(_CLAUSES, max_size=3).map(",".join), st.tuples(*[st.integers(0, 4)] * 3))
+def test_as_installers_read_them(specifier, version):
+    assert allows(specifier, version) == SpecifierSet(specifier).contains(".".join(map(str, version)))
