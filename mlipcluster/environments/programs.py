@@ -15,7 +15,7 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.environment import Environment
 from mlipcluster.environments.managers import MANAGERS, Manager, named
 from mlipcluster.errors import EnvironmentBuildError, InputError
-from mlipcluster.process import run_command
+from mlipcluster.process import find_program, run_command
 
 _ASK = """
 import importlib.util, json, platform
@@ -49,7 +49,7 @@ def choose(folder: Path, environment: Environment | None, wanted: str) -> Manage
         return manager
     if not able:
         raise InputError(f"{str(folder)!r} holds no lock file; dump an environment into it first (dump_env_file.py)")
-    return next((manager for manager in able if not manager.programs or find_program(manager)), able[0])
+    return next((manager for manager in able if not manager.programs or find_program(manager.programs)), able[0])
 
 
 def _all_files() -> Iterator[Sequence[str]]:
@@ -71,28 +71,16 @@ def program(manager: Manager, folder: Path) -> str:
     """
     if not manager.programs:
         return ""
-    path = find_program(manager)
+    path = find_program(manager.programs)
     if path:
         return path
     others = [
         other.name
         for other in MANAGERS.values()
-        if other is not manager and _enough(other, folder) and (not other.programs or find_program(other))
+        if other is not manager and _enough(other, folder) and (not other.programs or find_program(other.programs))
     ]
     remedy = f", or take {' or '.join(others)}, which is here: --env_manager {others[0]}" if others else ""
     raise EnvironmentBuildError(f"{' or '.join(manager.programs)} is not on the PATH; install {manager.name}{remedy}")
-
-
-def find_program(manager: Manager) -> str:
-    """Path of its program: what ``UV``, ``CONDA_EXE`` … name, what is on the PATH, or lies beside this interpreter."""
-    for name in manager.programs:
-        beside = Path(sys.executable or "").parent / name
-        told = os.environ.get("UV" if name == "uv" else f"{name.upper()}_EXE", "")
-        for candidate in (told, name, str(beside)):
-            path = shutil.which(candidate) if candidate else None
-            if path:
-                return path
-    return ""
 
 
 def brings_python(manager: Manager) -> bool:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Callable
 
 from mlipcluster.environments.managers import named
+from mlipcluster.environments.origins import OWN, pins
 from mlipcluster.environments.pythons import choose_python
 from mlipcluster.environments.source import CONDA, PIXI, PYTHON, Source, pep723_text
 from mlipcluster.environments.steps import Wanted
 from mlipcluster.environments.toml import parse_toml
-from mlipcluster.environments.workplace import Workplace, find_program
+from mlipcluster.environments.uv_cache import cached_hashes, narrowed
+from mlipcluster.environments.workplace import Workplace
 from mlipcluster.files import write_atomic
-
-HASHES = "mlipcluster-requirements.txt"
-"""In the prefix of an environment that was made here: what was installed, with hashes, which nobody else keeps."""
+from mlipcluster.process import find_program
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def _requirements(work: Workplace, uv: str, python: str, version: str) -> Plan:
     compiled = (uv, "pip", "compile", f"{work.source.module}.py", "--output-file", pinned.name, "--python", python)
     options = ("--quiet", "--generate-hashes", "--no-header", "--no-annotate")
     work.run((*compiled, *options, *(("--upgrade",) if work.options.upgrade else ())))
-    lock = f"# Python {version} on {sysconfig.get_platform()}\n" + _without_comments(pinned)
+    text = _without_comments(pinned)
+    hashes = cached_hashes(uv, python, pins(text), work.folder)
+    lock = f"# Python {version} on {sysconfig.get_platform()}\n{narrowed(text, hashes)}"
     write_atomic(pinned, lock, sync=False)
     prefix = work.folder / "env"
 
@@ -88,7 +90,7 @@ def _requirements(work: Workplace, uv: str, python: str, version: str) -> Plan:
         work.run((uv, "venv", "--quiet", "--relocatable", "--python", python, str(prefix)))
         target = ("--python", str(prefix / "bin" / "python"))
         work.run((uv, "pip", "sync", "--compile-bytecode", "--allow-empty-requirements", *target, pinned.name))
-        write_atomic(prefix / HASHES, lock, sync=False)
+        write_atomic(prefix / OWN, lock, sync=False)
 
     return Plan("uv", lock, (pinned.name,), prefix / "bin" / "python", install)
 
@@ -115,7 +117,7 @@ def _project(work: Workplace, uv: str, python: str, version: str) -> Plan:
         frozen = ("--frozen", "--no-install-project")
         work.run((uv, "sync", *frozen, "--compile-bytecode", "--python", python), variables)
         listed = ("--quiet", "--frozen", "--no-header", "--no-annotate", "--no-emit-project")
-        work.run((uv, "export", *listed, "--output-file", str(prefix / HASHES)), variables)
+        work.run((uv, "export", *listed, "--output-file", str(prefix / OWN)), variables)
 
     return Plan("uv", lock, ("uv.lock",), prefix / "bin" / "python", install)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from mlipcluster.environments.layout import Layout
 from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.environments.source import Source
 from mlipcluster.errors import EnvironmentBuildError
-from mlipcluster.process import run_logged
+from mlipcluster.process import find_program, run_logged
 
 # What a caller's own environment would change about what is built.
 _DROPPED = frozenset({
@@ -123,7 +121,7 @@ class Workplace:
         return EnvironmentBuildError(f"environment {self.source.name!r} could not be built: {why}{words}")
 
     def program(self, names: Sequence[str]) -> str:
-        """The first program of these names that is there: beside this interpreter, or on the PATH.
+        """The first program of these names that is there, as :func:`mlipcluster.process.find_program` finds it.
 
         Raises
         ------
@@ -145,13 +143,3 @@ class Workplace:
         if self.options.download or self.layout.pythons.is_dir():  # those in a home folder are closed to the group
             kept["UV_PYTHON_INSTALL_DIR"] = str(self.layout.pythons)
         return kept
-
-
-def find_program(names: Sequence[str]) -> str:
-    """The first program of these names: beside this interpreter, or on the PATH; empty where there is none."""
-    for name in names:
-        beside = Path(sys.executable).with_name(name)
-        found = str(beside) if beside.is_file() and os.access(beside, os.X_OK) else shutil.which(name)
-        if found:
-            return os.path.abspath(found)
-    return ""

@@ -14,8 +14,9 @@ import pytest
 from mlipcluster.environments import build as build_module
 from mlipcluster.environments.build import build
 from mlipcluster.environments.layout import make_root
+from mlipcluster.environments.origins import OWN
 from mlipcluster.environments.parts import RETIRED_FILE
-from mlipcluster.environments.recipes import HASHES, project_toml
+from mlipcluster.environments.recipes import project_toml
 from mlipcluster.environments.source import read_source
 from mlipcluster.environments.store import Store, measured_as_built
 from mlipcluster.environments.workplace import Options, Workplace
@@ -68,7 +69,7 @@ def test_a_build(store, make):
     lock = (found.folder / "requirements.txt").read_text()
     assert re.findall(r"(?m)^(\S+) \\$", lock) == ["ase==3.99.0", "lonely==1.0", "tiny==1.0"]
     assert lock.count("--hash=sha256:") == 3
-    assert (found.folder / "env" / HASHES).read_text() == lock
+    assert (found.folder / "env" / OWN).read_text() == lock
     assert found.facts["lock_digest"] == hashlib.sha256(lock.encode()).hexdigest()
     assert found.facts["environment_digest"] == found.environment.digest
     assert {package.name for package in found.environment.packages} == {"ase", "lonely", "tiny"}
@@ -138,7 +139,7 @@ def test_where_packages_come_from_is_read_by_uv(store, make, make_wheel, tmp_pat
     found = make("metal_env", "ase", "tiny", more=more)[0]
     assert imported(found, "import tiny; print(tiny.version)") == "7"
     assert (found.environment.lock_name, found.environment.toml_format) == ("uv.lock", "pyproject.toml")
-    assert "tiny" in (found.folder / ".venv" / HASHES).read_text()
+    assert "tiny" in (found.folder / ".venv" / OWN).read_text()
     assert make("metal_env", "ase", "tiny", more=more, force=True)[0].digest == found.digest
 
 

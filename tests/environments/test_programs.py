@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mlipcluster.environments.managers import MANAGERS
-from mlipcluster.environments.programs import brings_python, find_program, find_python, version_of
+from mlipcluster.environments.programs import brings_python, find_python, version_of
 from mlipcluster.errors import EnvironmentBuildError
 
 HERE = ".".join(map(str, sys.version_info[:3]))
@@ -34,21 +34,6 @@ def program(path, text="#!/bin/sh\n"):
 
 def test_who_brings_python():
     assert {name for name, manager in MANAGERS.items() if not brings_python(manager)} == {"uv", "pip"}
-
-
-def test_a_program_is_found_by_its_variable_on_the_path_and_beside_python(empty, monkeypatch):
-    conda = MANAGERS["conda"]
-    assert find_program(conda) == ""
-    beside = program(empty / "bin" / "conda")
-    monkeypatch.setattr(sys, "executable", os.fspath(empty / "bin" / "python"))
-    assert find_program(conda) == beside
-    on_path = program(empty / "conda")
-    assert find_program(conda) == on_path
-    told = program(empty / "opt" / "conda")
-    monkeypatch.setenv("CONDA_EXE", told)
-    assert find_program(conda) == told
-    monkeypatch.setenv("CONDA_EXE", "/no/such")
-    assert find_program(conda) == on_path
 
 
 def test_versions(empty):
