@@ -19,11 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from mlipcluster.environments.measure_script import without_credentials
+from mlipcluster.errors import MeasureError
 
 OWN = "mlipcluster-requirements.txt"
 Hashes = Mapping[tuple[str, str], frozenset[str]]
 """Of a normalised name and version, ``"sha256:…"`` of its archives."""
 _MOST = 32 << 20  # bytes; larger files are no lock files
+_VARIABLE = re.compile(  # in a project file's tables of environment variables, as pixi has them, or of indexes, as PDM
+    r"""(?<![\w.-])(["']?(?:[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|(?:ACCESS|PRIVATE|SECRET)_KEY)|password)"""
+    r"""["']?\s*=\s*)("{3}.*?"{3}|'{3}.*?'{3}|"(?![$"])(?:\\.|[^"\\\n])*"|'(?![$'])[^'\n]*')""",
+    re.DOTALL,
+)
 _PYPI = re.compile(r"https?://pypi\.(?:org|python\.org)/simple/?")
 
 
@@ -75,9 +81,24 @@ def read_origins(measured: Mapping[str, Any]) -> Origins:
 def read_text(path: Path) -> str:
     """A text file; empty where it cannot be read or is no lock file by its size."""
     try:
-        return path.read_text(encoding="utf-8") if path.stat().st_size <= _MOST else ""
+        return path.read_text(encoding="utf-8-sig") if path.stat().st_size <= _MOST else ""
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def clean_text(path: Path) -> str:
+    """A lock or project file without credentials: neither in addresses, nor as the value of a variable named like one.
+
+    Raises
+    ------
+    MeasureError
+        It cannot be read.
+    """
+    try:
+        text = without_credentials(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeasureError(f"{str(path)!r} cannot be read ({error}); make it a readable text in UTF-8") from error
+    return _VARIABLE.sub(r'\1""', text) if path.suffix == ".toml" else text
 
 
 def normal(name: str) -> str:

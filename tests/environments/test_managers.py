@@ -98,6 +98,15 @@ def test_the_lock_of_the_folder_above_belongs_to_a_dot_venv_only(make_environmen
     assert measure(other.python).lock_name == "requirements.txt"
 
 
+@pytest.mark.parametrize("change", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n")])
+def test_a_lock_that_an_editor_saved_in_its_own_way_is_the_same(make_environment, tmp_path, change):
+    environment = _project(make_environment, tmp_path, numpy="2.0.1")
+    before = measure(environment.python)
+    file = tmp_path / "project ü" / "uv.lock"
+    file.write_bytes(change(file.read_bytes()))
+    assert measure(environment.python) == before
+
+
 @pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml"])
 @pytest.mark.parametrize("damage", ["not text", "not readable"])
 def test_a_lock_that_cannot_be_read_is_named(make_environment, tmp_path, monkeypatch, name, damage):
