@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 import traceback
@@ -62,7 +63,7 @@ def dump_main(arguments: Sequence[str] | None = None, *, program: str = "dump_en
 
     def work() -> int:
         script = Path(sys.argv[0]).with_name("recreate_env.py")  # beside this one
-        dump_file(told, Path(file) if file else None, [_python(), str(script), "--env_dir"], print)
+        dump_file(told, Path(file) if file else None, [_python(), str(script), "--env_dir"], say)
         return 0
 
     return guarded(work, program, debug=told.debug)
@@ -111,9 +112,15 @@ def recreate_main(arguments: Sequence[str] | None = None, *, program: str = "rec
     def work() -> int:
         local = local_places(told.package)
         order = Order(Path(told.env_dir), told.env_manager, told.timeout, told.python, local, told.force)
-        return recreate_folder(order, print, dry_run=told.dry_run)
+        return recreate_folder(order, say, dry_run=told.dry_run)
 
     return guarded(work, program, debug=told.debug)
+
+
+def say(line: str) -> None:
+    """Print a line at once: what follows may take minutes."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def local_places(given: Sequence[str]) -> dict[str, str]:
@@ -145,18 +152,24 @@ def guarded(work: Callable[[], int], program: str, *, debug: bool = False) -> in
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         return work()
+    except BrokenPipeError:  # "| head": nobody reads on
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the flush at the very end
+        return 1
     except KeyboardInterrupt:
         return _told(program, "interrupted; nothing was left half made", 130)
     except Exception as error:  # noqa: BLE001 - a user of the command line is never shown a traceback unasked
         if debug:
             traceback.print_exc()
-        elif isinstance(error, (MLIPClusterError, OSError)):
-            return _told(program, str(error), 1)
-        elif isinstance(error, (MemoryError, RecursionError)):
-            return _told(program, f"the file is too large or too deep to be read ({type(error).__name__})", 1)
-        else:
-            return _told(program, f"unexpected: {type(error).__name__}: {error} (--debug shows where)", 1)
-        return 1
+            return 1
+        return _told(program, _words(error), 1)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, (MLIPClusterError, OSError)):
+        return str(error)
+    if isinstance(error, (MemoryError, RecursionError)):
+        return f"the file is too large or too deep to be read ({type(error).__name__}); give another output of the run"
+    return f"unexpected: {type(error).__name__}: {error} (--debug shows where)"
 
 
 def _told(program: str, text: str, status: int) -> int:

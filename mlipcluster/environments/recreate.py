@@ -165,26 +165,26 @@ def _run(made: Plan, order: Order, token: str, say: Say) -> None:
     steps = made.steps
     for step, command in zip(steps, commands(steps)):
         say(f"$ {command}")
-        _run_step(step, (order, deadline), token, say)
+        try:
+            _run_step(step, made.wanted.folder, (deadline - time.monotonic(), token), say)
+        except subprocess.TimeoutExpired:
+            raise EnvironmentBuildError(
+                f"{Path(step.command[0]).name} was ended: all commands together took longer than {order.timeout:g} s; "
+                "nothing was left half made; give more with --timeout"
+            ) from None
 
 
-def _run_step(step: Step, limit: tuple[Order, float], token: str, say: Say) -> None:
-    order, deadline = limit
+def _run_step(step: Step, folder: Path, limits: tuple[float, str], say: Say) -> None:
+    seconds, token = limits
     kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     name = Path(step.command[0]).name
-    try:
-        status, tail = run_logged(
-            step.command,
-            timeout=max(0.01, deadline - time.monotonic()),
-            cwd=order.folder,
-            env={**kept, **step.variables, TOKEN: token},
-            log=lambda line: say(f"  {printable(line)}"),
-        )
-    except subprocess.TimeoutExpired:
-        raise EnvironmentBuildError(
-            f"{name} was ended: all commands together took longer than {order.timeout:g} s; nothing was left half "
-            "made; give more with --timeout"
-        ) from None
+    status, tail = run_logged(
+        step.command,
+        timeout=max(0.01, seconds),
+        cwd=folder,
+        env={**kept, **step.variables, TOKEN: token},
+        log=lambda line: say(f"  {printable(line)}"),
+    )
     if status:
         why = explain(tail) or "see what it says"
         raise EnvironmentBuildError(
@@ -213,9 +213,10 @@ def _signals(handler: Any) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number in numbers:
-            if before[number] is not signal.SIG_IGN:  # as nohup sets it
+            if before[number] not in (signal.SIG_IGN, None):  # as nohup sets it; or set by another language
                 signal.signal(number, handler)
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            if old is not None:
+                signal.signal(number, old)
