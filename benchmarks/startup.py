@@ -11,7 +11,7 @@ advises for such a case).
 
 Each start is a process of its own, in which everything that the calculator needs is imported before the clock starts;
 ``script`` counts the whole process, imports too, of a script that does nothing else. The environments' files have been
-compiled, and the first round is not counted.
+compiled, Rootstock's worker keeps what it compiles for itself, and the first round is not counted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def setup(checkpoint, device="cuda"):
     "chgnet": """
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["chgnet==0.4.2", "torch==2.13.0", "ase", "rootstock==1.6.4"]
+# dependencies = ["chgnet==0.4.2", "torch==TORCH", "ase", "rootstock==1.6.4"]
 # ///
 CHECKPOINTS = {"chgnet-default": "default"}
 STATE = "reset"
@@ -92,33 +92,36 @@ def start_once(arm: str, model: str, root: str) -> None:
 # The turns
 
 
-def build(root: Path, model: str) -> Path:
-    """Build the environment of a model in a root; its folder."""
+def build(root: Path, model: str, text: str) -> Path:
+    """Build the environment of a model in a root from the text of its source; its folder."""
     from mlipcluster.environments.store import Store
 
     source = root.parent / f"{model}.py"
-    source.write_text(SOURCES[model].lstrip(), encoding="utf-8")
+    source.write_text(text, encoding="utf-8")
     for arguments in (["init"], ["register", str(source)], ["build", model]):
         subprocess.run([sys.executable, "-m", "mlipcluster", "env", *arguments, "--root", str(root)], check=True)
     return Store(root).built(model).folder
 
 
-def lay_around(folder: Path, root: Path, model: str) -> None:
+def lay_around(folder: Path, root: Path, model: str, text: str) -> None:
     """A root of Rootstock's form around a built environment."""
     for name in ("environments", "envs"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "environments" / f"{model}.py").write_text(SOURCES[model].lstrip(), encoding="utf-8")
-    (folder / "env" / "env_source.py").write_text(SOURCES[model].lstrip(), encoding="utf-8")
+    (root / "environments" / f"{model}.py").write_text(text, encoding="utf-8")
+    (folder / "env" / "env_source.py").write_text(text, encoding="utf-8")
     (root / "envs" / model).symlink_to(folder / "env")
 
 
 def start(python: str, arm: str, model: str, root: Path, **variables: str) -> tuple[float, float, float]:
     """Seconds of one start, seconds of its whole process, and the energy."""
     settings = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    # Rootstock's worker compiles what it imports into a cache of its own: it must be able to keep that.
+    settings |= {"ROOTSTOCK_DISABLE_USAGE_STATS": "1", "ROOTSTOCK_USER_CACHE_DIR": str(root.parent / "cache")}
+    here = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     started = time.perf_counter()
     ran = subprocess.run(
         [python, str(HERE), "--start", arm, model, str(root)],
-        env={**os.environ, **settings, "ROOTSTOCK_DISABLE_USAGE_STATS": "1", **variables},
+        env={**here, **settings, **variables},
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -130,7 +133,8 @@ def start(python: str, arm: str, model: str, root: Path, **variables: str) -> tu
 def measure(model: str, options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """Medians of each arm, in seconds."""
     root, theirs = folder / "ours", folder / "rootstock"
-    lay_around(build(root, model), theirs, model)
+    text = SOURCES[model].lstrip().replace("TORCH", options.torch)
+    lay_around(build(root, model, text), theirs, model, text)
     arms: dict[str, tuple[Any, ...]] = {"ours": (sys.executable, "ours", model, root)}
     quick = {"ROOTSTOCK_NO_PREWARM": "1"}
     variables: dict[str, dict[str, str]] = {"ours": {}}
@@ -169,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rootstock", metavar="PYTHON", type=Path, help="interpreter of an environment with rootstock")
     parser.add_argument("--models", nargs="+", default=["emt"], choices=list(SOURCES))
+    parser.add_argument("--torch", default="2.13.0", help="version of PyTorch for CHGNet, for example 2.13.0+cpu")
     parser.add_argument("--rounds", type=int, default=15, help="starts of each arm that count")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians, in seconds")
     parser.add_argument("--start", nargs=3, help=argparse.SUPPRESS)
