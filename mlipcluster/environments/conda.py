@@ -174,9 +174,9 @@ def steps(wanted: Wanted) -> list[Step]:
         )
     place = ("--prefix", str(prefix), "--file", str(file))
     if file.name == "environment.yml" and not program.startswith("micromamba"):
-        variables = {"MAMBA_ALWAYS_YES": "true"} if program.startswith("mamba") else {}
-        made = [Step((wanted.program, "env", "create", *place), variables)]
+        yes = {"MAMBA_ALWAYS_YES": "true"} if program.startswith("mamba") else {}
+        made = [Step((wanted.program, "env", "create", *place), {**pip.ALONE, **yes})]
     else:
-        made = [Step((wanted.program, "create", "--yes", *place))]
+        made = [Step((wanted.program, "create", "--yes", *place), pip.ALONE)]
     install = (str(interpreter(wanted)), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps")
-    return made + [Step((*install, *local)) for local in pip.local_places(wanted)]
+    return made + [Step((*install, *local), pip.ALONE) for local in pip.local_places(wanted)]

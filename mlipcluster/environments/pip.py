@@ -15,6 +15,8 @@ from mlipcluster.environments.steps import Step, Wanted
 
 FILES = (("requirements.txt",),)
 HEADER = "# Installed in Python "
+# Whatever is set for the user's own packages: neither are those taken for what is wanted, nor is it installed there.
+ALONE = {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
 _SEEDS = ("setuptools", "pip")  # what `python -m venv` may bring; pip last, as it removes the other
 
 
@@ -45,9 +47,9 @@ def steps(wanted: Wanted) -> list[Step]:
     install = (*pip, "install", "--disable-pip-version-check", "--no-input", "--no-deps")
     made = [
         Step((wanted.python, "-I", "-m", "venv", str(wanted.folder))),
-        Step((*install, "--requirement", str(wanted.folder / "requirements.txt"))),
+        Step((*install, "--requirement", str(wanted.folder / "requirements.txt")), ALONE),
     ]
-    made += [Step((*install, *place)) for place in local_places(wanted)]
+    made += [Step((*install, *place), ALONE) for place in local_places(wanted)]
     recorded = _recorded(wanted)
     surplus = [name for name in _SEEDS if recorded is not None and name not in recorded]
     if surplus:

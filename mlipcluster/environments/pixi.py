@@ -89,7 +89,7 @@ def steps(wanted: Wanted) -> list[Step]:
             f"{manifest.name} where it was made, or leave local packages out"
         )
     install = (str(interpreter(wanted)), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps")
-    return [Step(command), *(Step((*install, *place)) for place in pip.local_places(wanted))]
+    return [Step(command), *(Step((*install, *place), pip.ALONE) for place in pip.local_places(wanted))]
 
 
 def _wanted_name(wanted: Wanted) -> str:

@@ -54,7 +54,8 @@ def steps(wanted: Wanted) -> list[Step]:
     locked, requirements = wanted.folder / "uv.lock", wanted.folder / "requirements.txt"
     if locked.is_file():
         left_out = [f"--no-install-package={name}" for name in local_packages(_text(locked))]
-        sync = (uv, "sync", "--directory", folder, "--frozen", "--no-install-project", *left_out)
+        # Of another Python than it is told, by UV_PYTHON or the project, uv would remove the folder and make it anew.
+        sync = (uv, "sync", "--directory", folder, "--python", python, "--frozen", "--no-install-project", *left_out)
         made.append(Step(sync, {"UV_PROJECT_ENVIRONMENT": folder}))
     if requirements.is_file():
         text = _text(requirements)
@@ -70,7 +71,7 @@ def steps(wanted: Wanted) -> list[Step]:
 
 def local_packages(text: str) -> list[str]:
     """Names of packages that a ``uv.lock`` takes from the project's machine: there is no address to fetch them from."""
-    local = re.compile(r"(?m)^source = \{ (?:editable|directory|path|virtual) = ")
+    local = re.compile(r'(?m)^source = \{ (?:(?:editable|directory|path|virtual) = |registry = "(?!https?://))')
     return sorted({name for name, _, block in blocks(text) if local.search(block)})
 
 

@@ -32,6 +32,10 @@ def _measured(*entries, history=""):
     }
 
 
+# conda's pip would take a user's own packages for what is wanted.
+ALONE = {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+
+
 @pytest.mark.parametrize(
     ("command", "mamba"),
     [
@@ -138,11 +142,12 @@ def test_the_documented_commands(tmp_path):
     (tmp_path / "explicit.txt").touch()
     place = ("--prefix", str(tmp_path / "env"), "--file", str(tmp_path / "environment.yml"))
     (step,) = _steps(tmp_path, "/opt/mamba/conda")
-    assert (step.command, step.variables) == (("/opt/mamba/conda", "env", "create", *place), {})
+    assert (step.command, step.variables) == (("/opt/mamba/conda", "env", "create", *place), ALONE)
     (step,) = _steps(tmp_path, "/a/mamba")
-    assert (step.command, step.variables) == (("/a/mamba", "env", "create", *place), {"MAMBA_ALWAYS_YES": "true"})
+    yes = {"MAMBA_ALWAYS_YES": "true"}
+    assert (step.command, step.variables) == (("/a/mamba", "env", "create", *place), ALONE | yes)
     (step,) = _steps(tmp_path, "/a/micromamba")
-    assert step.command == ("/a/micromamba", "create", "--yes", *place)
+    assert (step.command, step.variables) == (("/a/micromamba", "create", "--yes", *place), ALONE)
     (tmp_path / "environment.yml").unlink()
     (step,) = _steps(tmp_path, "/a/conda")
     assert step.command == ("/a/conda", "create", "--yes", *place[:3], str(tmp_path / "explicit.txt"))
