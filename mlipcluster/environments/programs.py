@@ -17,6 +17,7 @@ from mlipcluster.environments.managers import MANAGERS, Manager, named
 from mlipcluster.errors import EnvironmentBuildError, InputError
 from mlipcluster.process import run_command
 
+_VERSION = re.compile(r"(?:[A-Za-z]+[ @-])?\d+(?:\.\d+)*\w*")
 _ASK = """
 import importlib.util, json, platform
 print(json.dumps([platform.python_implementation().lower(), platform.python_version().rstrip("+"),
@@ -117,15 +118,17 @@ def find_python(manager: Manager, wanted: str, given: str, *, near: bool = False
     Raises
     ------
     InputError
-        The given interpreter is none, or is of another version than the recorded one.
+        The given interpreter is none, or is of another version than the recorded one; or no version is recorded there.
     EnvironmentBuildError
         There is none here of that version.
     """
     can_fetch = bool(manager.programs)
-    is_version = bool(re.fullmatch(r"(?:\w+[ @-])?\d+(\.\d+)*\w*", given))
+    is_version = bool(_VERSION.fullmatch(given))
     if given and not is_version:
         return _given(given, wanted, near)
     wanted = given.replace("@", " ") or wanted
+    if wanted and not _VERSION.fullmatch(wanted):  # a record may not name a program to run
+        raise InputError(f"{wanted!r:.80}, as it is recorded, is no version of Python; say which one with --python")
     seen: dict[str, str] = {}
     for path in _interpreters(wanted):
         version = version_of(path, with_venv=not can_fetch)

@@ -129,6 +129,7 @@ def verdict(done: Recreated) -> list[str]:
     lines += [
         f"a calculator's environment is in {shown(str(place))}: recreate that too" for place in others(done.folder)
     ]
+    lines += [f"its Python: {shown(str(done.python))}"]
     if any(package.name == local_packages.OURS for package in done.environment.packages):
         lines += ["next:", f"  {shown(str(done.python))} -m mlipcluster reproduce FILE"]
     return lines

@@ -9,7 +9,7 @@ import pytest
 
 from mlipcluster.environments.managers import MANAGERS
 from mlipcluster.environments.programs import brings_python, find_program, find_python, version_of
-from mlipcluster.errors import EnvironmentBuildError
+from mlipcluster.errors import EnvironmentBuildError, InputError
 
 HERE = ".".join(map(str, sys.version_info[:3]))
 UV, PIP = MANAGERS["uv"], MANAGERS["pip"]
@@ -75,6 +75,15 @@ def test_an_interpreter_is_looked_for(empty, monkeypatch):
     pyenv = program(empty / "pyenv" / "versions" / "3.12.1" / "bin" / "python", answer.format("3.12.1", "true"))
     monkeypatch.setenv("PYENV_ROOT", os.fspath(empty / "pyenv"))
     assert find_python(PIP, "3.12.1", "") == pyenv
+
+
+@pytest.mark.parametrize(
+    "wanted", ["/tmp/evil", "--config-file=x", "../python", "3.11; touch x", "3.11.7 \n", "x" * 500]
+)
+def test_a_record_names_no_program(empty, wanted):
+    for manager in (UV, PIP):
+        with pytest.raises(InputError, match="is no version of Python"):
+            find_python(manager, wanted, "")
 
 
 def test_a_machine_without_python(empty, monkeypatch):
