@@ -84,7 +84,7 @@ def start_once(arm: str, model: str, root: str) -> None:
     make = {"ours": ours, "rootstock": rootstock}[arm](model, root)
     started = time.perf_counter()
     with make() as atoms.calc:
-        energy = atoms.get_potential_energy()
+        energy = float(atoms.get_potential_energy())
         seconds = time.perf_counter() - started
     print(json.dumps([seconds, energy]))
 
@@ -147,7 +147,7 @@ def measure(model: str, options: argparse.Namespace, folder: Path) -> dict[str, 
     for turn in range(options.rounds + 1):
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             found[name].append(start(*arms[name], **variables[name]))
-    energies = {round(energy, 5) for times in found.values() for _, _, energy in times}
+    energies = {round(energy, 4) for times in found.values() for _, _, energy in times}
     if len(energies) != 1:
         raise SystemExit(f"the arms do not calculate the same: {energies}")
     return {

@@ -143,6 +143,7 @@ def _digest(source: Source, lock: str) -> str:
 def _finish(store: Store, work: Workplace, planned: Plan) -> Build:
     """Check that the environment can serve, measure it, and write what it is: from then on nothing in it changes."""
     _check(work, planned.python)
+    _warn_of_a_closed_python(work, planned.python)
     if planned.manager != "uv" or "\n" in str(work.folder):  # uv has done it, but where paths have a newline
         work.run((str(planned.python), "-I", "-c", _COMPILE))
     try:
@@ -179,6 +180,18 @@ def _finish(store: Store, work: Workplace, planned: Plan) -> Build:
     build = Build.read(work.folder, digest)
     assert build is not None
     return build
+
+
+def _warn_of_a_closed_python(work: Workplace, python: Path) -> None:
+    """Say so where the root is open to others but the Python below its environment is not, as in a home folder."""
+    mode = work.layout.mode
+    bit = 0o001 if mode & 0o001 else 0o010 if mode & 0o010 else 0
+    closed = [folder for folder in Path(os.path.realpath(python)).parents if bit and not folder.stat().st_mode & bit]
+    if closed:
+        work.tell(
+            f"warning: {work.source.name} runs on a Python in {str(closed[0])!r}, where others may not look; for them "
+            "build it with --force and a --python that all can reach, or --download-python"
+        )
 
 
 def _check(work: Workplace, python: Path) -> None:

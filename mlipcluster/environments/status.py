@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -175,7 +176,10 @@ def _environment(store: Store, name: str, check: bool) -> EnvironmentStatus:
     drift: tuple[str, ...] = ()
     if source != build.source:
         drift = (f"its source has changed since it was built; {store.command('build', name)}",)
-    if check and (lines := measured_as_built(build)):
+    if not os.access(build.python, os.X_OK):
+        closed = f"its Python, {os.path.realpath(build.python)}, cannot be run by you; whoever keeps this root has to "
+        drift += (closed + "build it with a --python that all can reach, or with --download-python",)
+    elif check and (lines := measured_as_built(build)):
         shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
         drift += (f"it is not as it was built ({shown}); {store.command('build', name, '--force')}",)
     facts = build.facts

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -80,7 +81,7 @@ class Build:
             build = cls(str(found["name"]), digest, folder, source, str(found["manager"]), python, found)
         except (KeyError, TypeError, AttributeError):
             return None
-        return build if found.get("schema") == SCHEMA and python.is_file() else None
+        return build if found.get("schema") == SCHEMA and _is_there(python) else None
 
 
 class Store:
@@ -298,6 +299,16 @@ class Store:
     def _write(self, path: Path, text: str) -> None:
         write_atomic(path, text)
         self.layout.share_file(path)
+
+
+def _is_there(python: Path) -> bool:
+    """Whether an interpreter is there; one that lies where this user may not look is."""
+    try:
+        return stat.S_ISREG(os.stat(python).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def packed_source(source: Source) -> dict[str, str]:

@@ -319,6 +319,18 @@ def test_a_manager_that_is_not_there_is_named(store, tmp_path, monkeypatch, name
         build(store, "metal_env", Options(), print)
 
 
+@pytest.mark.parametrize("open_to_others", [True, False])
+def test_a_python_that_is_closed_to_others_is_told(store, write_source, tmp_path, monkeypatch, open_to_others):
+    store.root.chmod(0o755 if open_to_others else 0o700)
+    hidden = tmp_path / "home"
+    hidden.mkdir(mode=0o700)
+    told = []
+    monkeypatch.setattr(build_module.os.path, "realpath", lambda path: str(hidden / "python"))
+    work = Workplace(store.layout, tmp_path, read_source(write_source("metal_env", "ase")), Options(), told.append)
+    build_module._warn_of_a_closed_python(work, Path("python"))
+    assert [line.startswith("warning: metal_env runs on a Python in") for line in told] == [True] * open_to_others
+
+
 @pytest.mark.parametrize("more", ["", '\n[tool.uv]\nprerelease = "allow"\n'])
 def test_a_root_can_be_moved(store, make, tmp_path, wheels, make_wheel, more):
     script = {

@@ -96,6 +96,20 @@ def test_an_environment_that_is_not_as_it_was_built(store):
     assert one(store).drift == ()  # looking costs
 
 
+def test_a_python_that_others_may_not_run(store, monkeypatch):
+    python, real = store.current("a_env").python, os.stat
+
+    def refuse(path, *more, **options):
+        if path == python:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != python)
+    (line,) = one(store, check=True).drift
+    assert "cannot be run by you; whoever keeps this root has to build it with a --python that all can reach" in line
+
+
 def test_what_nobody_needs_is_counted_and_cleared(store, build_by_hand, write_source):
     first = store.current("a_env")
     store.register(write_source("a_env", "ase", "tiny"))
