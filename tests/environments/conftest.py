@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import sysconfig
 import venv
 import zipfile
@@ -54,16 +52,6 @@ def make_environment(tmp_path):
 @pytest.fixture
 def environment(make_environment):
     return make_environment()
-
-
-@pytest.fixture
-def uv():
-    """The uv program."""
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.is_file() else shutil.which("uv")
-    if found is None:
-        pytest.skip("uv is not installed")
-    return found
 
 
 @pytest.fixture
