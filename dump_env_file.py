@@ -16,7 +16,7 @@ def main():
         )
         return 1
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from mlipcluster.environments.command_line import dump_main
+    from mlipcluster.recreation.command_line import dump_main
 
     return dump_main()
 

@@ -94,7 +94,7 @@ def start_once(arm: str, model: str, root: str) -> None:
 
 def build(root: Path, model: str, text: str) -> Path:
     """Build the environment of a model in a root from the text of its source; its folder."""
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.store import Store
 
     source = root.parent / f"{model}.py"
     source.write_text(text, encoding="utf-8")

@@ -61,7 +61,7 @@ class MLIPCluster:
         Several, by name: each task is run once with each; ``calculators`` hands a protocol all of them.
     root, cluster : path or str, optional
         The root of environments that model strings are looked up in, or the name of a cluster that has one
-        (`mlipcluster.environments.sites`). Default: what ``MLIPCLUSTER_ROOT`` or a settings file names.
+        (`mlipcluster.store.sites`). Default: what ``MLIPCLUSTER_ROOT`` or a settings file names.
     nstruct : int
         Repeats of each task, each with seeds of its own.
     seed : int, optional

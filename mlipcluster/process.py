@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +169,20 @@ def _blocks(process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes
         elif ended:
             return
         ended = ended or process.poll() is not None
+
+
+def find_program(names: Sequence[str]) -> str:
+    """Path of the first program of these names that is here, or empty.
+
+    First what ``UV``, ``CONDA_EXE`` … name, then what is on the PATH, then what lies beside this interpreter.
+    """
+    for name in names:
+        told = os.environ.get("UV" if name == "uv" else f"{name.upper()}_EXE", "")
+        for candidate in (told, name, os.path.join(os.path.dirname(sys.executable or ""), name)):
+            path = shutil.which(candidate) if candidate else None
+            if path:
+                return os.path.abspath(path)
+    return ""
 
 
 def read_command(command: Sequence[str], limit: int, *, cwd: str | os.PathLike[str]) -> tuple[bytes, bool]:

@@ -145,8 +145,8 @@ def make_root(tmp_path):
 
     Their interpreter is that of a virtual environment without packages of its own, which sees those of this one.
     """
-    from mlipcluster.environments.layout import make_root
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.layout import make_root
+    from mlipcluster.store.store import Store
 
     def make(folder: str = "the root", **texts: str) -> Store:
         layout, _ = make_root(tmp_path / folder)
@@ -175,7 +175,7 @@ def _build_by_hand(store, name: str, unique: str = "a"):
     import json
     import sysconfig
 
-    from mlipcluster.environments.store import BUILD_FILE, SCHEMA, packed_source
+    from mlipcluster.store.store import BUILD_FILE, SCHEMA, packed_source
 
     source = store.source(name)
     folder = store.layout.parts / f"{name}-{unique}"
@@ -195,6 +195,16 @@ def _build_by_hand(store, name: str, unique: str = "a"):
     build = store.build(digest)
     store.switch(build)
     return build
+
+
+@pytest.fixture(scope="session")
+def uv():
+    """The uv program."""
+    beside = Path(sys.executable).parent / "uv"
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if found is None:
+        pytest.skip("uv is not installed")
+    return found
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

@@ -149,6 +149,14 @@ def test_debug_shows_where(script):
     assert "Traceback" in script("dump_env_file.py", "gone", "--debug").stderr
 
 
+def test_nobody_reads_on(output, script):
+    command = f'{sys.executable} -I {ROOT / "dump_env_file.py"} "$1" --env_dir x | true'
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", output], cwd=script.folder, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+
+
 def test_a_terminal_of_ascii_alone(script, make_sealed, make_environment_json, write_record):
     path = write_record(make_sealed(make_environment_json({"sïx": ("1", "editable:sïx")})))
     done = script("dump_env_file.py", path, LC_ALL="C", PYTHONIOENCODING="ascii")

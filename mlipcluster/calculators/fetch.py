@@ -28,9 +28,9 @@ from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.provenance import Provenance, Weight
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.stored import Stored, known_models, model_of, online
-from mlipcluster.environments.layout import owner
-from mlipcluster.environments.store import Store
 from mlipcluster.errors import CalculatorError, CalculatorStartError, InputError
+from mlipcluster.store.layout import owner
+from mlipcluster.store.store import Store
 
 #: Seconds that a download may take.
 PATIENCE = 24 * 3600.0

@@ -21,9 +21,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlipcluster.environments.source import Source
 from mlipcluster.errors import InputError
 from mlipcluster.socket_worker.weights import SUFFIXES
+from mlipcluster.store.source import Source
 
 SETUP, FROM_PATH = "setup", "setup_from_path"
 PATH_STARTS = ("/", "./", "../", "~")

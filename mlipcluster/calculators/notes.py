@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mlipcluster.environments.layout import Layout
 from mlipcluster.errors import RecordError
 from mlipcluster.files import write_atomic
+from mlipcluster.store.layout import Layout
 
 SCHEMA = 1
 

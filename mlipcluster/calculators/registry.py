@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.environments.sites import PathLike, known_root
 from mlipcluster.errors import InputError
+from mlipcluster.store.sites import PathLike, known_root
 
 
 def _built_in() -> dict[str, CalculatorSpec]:
@@ -50,7 +50,7 @@ def resolve(
         fields of a spec; or a spec. A mapping may give ``"calculator"``, a name, in place of ``"factory"``, and
         ``"root"`` or ``"cluster"`` with it.
     root, cluster : path or str, optional
-        A root of environments, or the name of a cluster that has one (`mlipcluster.environments.sites`). Its model
+        A root of environments, or the name of a cluster that has one (`mlipcluster.store.sites`). Its model
         strings come before short names; by default those of the root that ``MLIPCLUSTER_ROOT`` or a file names.
     **overrides
         Fields of the spec to change.
@@ -85,7 +85,7 @@ def resolve(
 
 def _stored(model: str, root: Path, cluster: str | None) -> CalculatorSpec | None:
     from mlipcluster.calculators.stored import find
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.store import Store
 
     found = find(model, Store(root), cluster)
     return None if found is None else found.spec
@@ -100,6 +100,6 @@ def _unknown(calculator: str, root: Path | None) -> str:
         return f"{said}, or the root= (--root) whose environments serve it.{meant}"
     from mlipcluster.calculators.model_strings import unknown
     from mlipcluster.calculators.stored import serving
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.store import Store
 
     return f"{said}.{meant} In root {str(root)!r} {unknown(calculator, serving(Store(root)))}."

@@ -26,8 +26,8 @@ from ase.build import bulk, molecule
 from mlipcluster.calculators import notes
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import Stored
-from mlipcluster.environments.store import Store
 from mlipcluster.errors import RemoteCalculatorError
+from mlipcluster.store.store import Store
 
 FIRST, IDENTICAL, WITHIN, DIFFERENT = "first", "identical", "within tolerance", "different"
 #: eV an atom and eV/Å: more than single precision and another device change, less than other weights do.

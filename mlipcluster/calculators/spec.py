@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Any
 
 from mlipcluster.calculators.places import PLACES
-from mlipcluster.environments.layout import Layout
 from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import InputError
+from mlipcluster.store.layout import Layout
 
 FRESH = "fresh"
 #: Stands in a record for the value of a variable whose name says that it is secret.
@@ -125,7 +125,7 @@ class CalculatorSpec:
 
     @property
     def build(self) -> tuple[str, str] | None:
-        """Root and digest of the build that it runs in, where it is of a root (`mlipcluster.environments.store`)."""
+        """Root and digest of the build that it runs in, where it is of a root (`mlipcluster.store.store`)."""
         found = next(filter(None, map(_BUILD.fullmatch, self.paths)), None)
         return None if found is None else (found["root"], found["digest"])
 

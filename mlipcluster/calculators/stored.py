@@ -10,10 +10,10 @@ from mlipcluster.calculators import notes
 from mlipcluster.calculators.model_strings import Choice, choose, family, unknown
 from mlipcluster.calculators.places import OFFLINE, variables
 from mlipcluster.calculators.spec import FRESH, CalculatorSpec
-from mlipcluster.environments.layout import Layout
-from mlipcluster.environments.source import Source
-from mlipcluster.environments.store import Build, Store
 from mlipcluster.errors import InputError
+from mlipcluster.store.layout import Layout
+from mlipcluster.store.source import Source
+from mlipcluster.store.store import Build, Store
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def stored(model: str, root: str | os.PathLike[str], cluster: str | None = None)
     model : str
         A model string; see `mlipcluster.calculators.model_strings`.
     root : path
-        The root; see `mlipcluster.environments.store`.
+        The root; see `mlipcluster.store.store`.
     cluster : str, optional
         Where several environments serve a model, the one for this cluster (``CLUSTERS`` of its source).
 

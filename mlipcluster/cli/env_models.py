@@ -14,7 +14,7 @@ from mlipcluster.cli.env_store import Cluster, Json, Root
 if TYPE_CHECKING:
     from mlipcluster.calculators.smoke import Smoke
     from mlipcluster.calculators.stored import Stored
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.store import Store
 
 
 @command
@@ -42,9 +42,9 @@ def smoke_test(
     model fails or gives another answer.
     """
     from mlipcluster.calculators.smoke import smoke
-    from mlipcluster.environments.sites import find_root
-    from mlipcluster.environments.store import Store
     from mlipcluster.errors import MLIPClusterError
+    from mlipcluster.store.sites import find_root
+    from mlipcluster.store.store import Store
 
     store = Store(find_root(root, cluster))
     told: list[dict[str, Any]] = []

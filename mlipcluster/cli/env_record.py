@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from mlipcluster.cli.console import INTERRUPTED, Debug, command, say, usage_error
-from mlipcluster.environments.containers import LIMIT
-from mlipcluster.environments.recreate_plan import TIMEOUT
+from mlipcluster.recreation.containers import LIMIT
+from mlipcluster.recreation.recreate_plan import TIMEOUT
 
 Folder = Annotated[Path, typer.Option("--env-dir", "--env_dir", help="Folder of the lock files.")]
 
@@ -42,11 +42,14 @@ def dump(
     debug: Debug = False,  # noqa: ARG001 - read by the decorator
 ) -> None:
     """Take the environments of an output out of its record: lock files, ready for 'mlipcluster env recreate'."""
-    from mlipcluster.environments.command_line import dump_file
+    from mlipcluster.recreation.command_line import dump_file
+    from mlipcluster.recreation.command_line import say as show
 
     if file is not None and input_file is not None:
         raise usage_error("give FILE or --input-file, not both.")
     file = file or input_file
+    if scorefile is None and output_name:
+        file, scorefile = None, file
     if (file is None) == (scorefile is None) or (scorefile is not None and not output_name):
         raise usage_error("give an output FILE, or --scorefile with --output-name.")
     told = SimpleNamespace(
@@ -57,7 +60,7 @@ def dump(
         pandas_secure=pandas_secure,
         max_bytes=max_bytes,
     )
-    dump_file(told, file, ["mlipcluster", "env", "recreate", "--env-dir"], print)
+    dump_file(told, file, ["mlipcluster", "env", "recreate", "--env-dir"], show)
 
 
 @command
@@ -85,14 +88,15 @@ def recreate(
 
     Exit status: 0 as recorded, 3 made but different (the differences are listed), 1 an error, 2 a wrong command line.
     """
-    from mlipcluster.environments.command_line import local_places, recreate_folder
-    from mlipcluster.environments.recreate_plan import Order
+    from mlipcluster.recreation.command_line import local_places, recreate_folder
+    from mlipcluster.recreation.command_line import say as show
+    from mlipcluster.recreation.recreate_plan import Order
 
     if any("=" not in given for given in package or ()):
         raise usage_error("--package is NAME=PATH, or NAME= to leave the package out.")
     order = Order(env_dir, env_manager, timeout, python, local_places(package or ()), force)
     try:
-        status = recreate_folder(order, print, dry_run=dry_run)
+        status = recreate_folder(order, show, dry_run=dry_run)
     except KeyboardInterrupt:
         say("interrupted; nothing was left half made")
         status = INTERRUPTED

@@ -16,7 +16,7 @@ import typer
 from mlipcluster.cli.console import FAILED, Debug, command, say, usage_error
 
 if TYPE_CHECKING:
-    from mlipcluster.environments.store import Build, Store
+    from mlipcluster.store.store import Build, Store
 
 Root = Annotated[
     str | None,
@@ -38,8 +38,8 @@ def init(
 
     Permissions follow the folder: make it group-writable and setgid (chmod 2775) for a group that shares it.
     """
-    from mlipcluster.environments.layout import make_root
-    from mlipcluster.environments.sites import find_root
+    from mlipcluster.store.layout import make_root
+    from mlipcluster.store.sites import find_root
 
     layout, new = make_root(find_root(root, cluster))
     print(f"{layout.root} is {'now ' if new else ''}a root of environments{'' if new else ' already'}")
@@ -102,8 +102,8 @@ def build(
     debug: Debug = False,  # noqa: ARG001 - read by the decorator
 ) -> None:
     """Build environments. Running workers keep what they have; a build that fails changes nothing."""
-    from mlipcluster.environments.build import build as build_one
-    from mlipcluster.environments.workplace import Options
+    from mlipcluster.store.build import build as build_one
+    from mlipcluster.store.workplace import Options
 
     if models and len(names) > 1:
         raise usage_error("--models are of one NAME.")
@@ -168,8 +168,8 @@ def status(
     from dataclasses import asdict
 
     from mlipcluster.cli.env_tables import show_status, show_waste
-    from mlipcluster.environments.prune import prune as clear
-    from mlipcluster.environments.status import status as look
+    from mlipcluster.store.prune import prune as clear
+    from mlipcluster.store.status import status as look
 
     if dry_run and not prune:
         raise usage_error("--dry-run is of --prune; give that too.")
@@ -208,8 +208,8 @@ def remove(
 
 
 def _store(root: str | None, cluster: str | None) -> Store:
-    from mlipcluster.environments.sites import find_root
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.sites import find_root
+    from mlipcluster.store.store import Store
 
     return Store(find_root(root, cluster))
 

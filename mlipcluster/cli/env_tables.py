@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mlipcluster.environments.prune import Waste
-    from mlipcluster.environments.status import EnvironmentStatus, StoreStatus
-    from mlipcluster.environments.store import Store
+    from mlipcluster.store.prune import Waste
+    from mlipcluster.store.status import EnvironmentStatus, StoreStatus
+    from mlipcluster.store.store import Store
 
 DIGITS = 8  # of a digest
 GOOD = ("first", "identical", "within tolerance")

@@ -16,6 +16,8 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.conda_drift import drift
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
+from mlipcluster.environments.origins import read_origins
+from mlipcluster.environments.pixi_lock import subdir
 from mlipcluster.environments.steps import Step, Wanted
 from mlipcluster.errors import EnvironmentBuildError
 
@@ -52,7 +54,7 @@ def channel_of(entry: Mapping[str, Any]) -> str:
         channel = entry["channel"].rstrip("/")
         place, _, last = channel.rpartition("/")
         channel = place if place and _SUBDIR.fullmatch(last) else channel
-    return str(channel).removeprefix(_ANACONDA)
+    return "" if channel == "<unknown>" else str(channel).removeprefix(_ANACONDA)  # of a file, conda knows none
 
 
 # --- lock ------------------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def _environment_yml(measured: Mapping[str, Any], added: tuple[Package, ...]) ->
     lines += [f"  - {_scalar(spec)}" for spec in specs or (f"python={measured['python']}", "pip")]
     if added:
         lines.append("  - pip:")
-        listed = pip.requirements(measured, added, hashed=False).splitlines()[1:]
+        listed = pip.requirements(measured, added, read_origins(measured), hashed=False).splitlines()[1:]
         lines += [f"      {line}" if line.startswith("#") else f"      - {_scalar(line)}" for line in listed]
         if all(line.startswith("#") for line in listed):
             lines[-len(listed) - 1] = "  # pip:"  # a list of nothing is none
@@ -117,7 +119,7 @@ def _scalar(text: str) -> str:
 
 def _explicit(measured: Mapping[str, Any], added: tuple[Package, ...]) -> str:
     """The addresses of all packages as ``conda list --explicit --md5`` writes them; what pip added as comments."""
-    lines = [f"# platform: {measured['platform']}", "@EXPLICIT"]
+    lines = [f"# platform: {subdir(measured['platform'])}", "@EXPLICIT"]
     for entry in _dependencies_first(measured["conda"]):
         if entry["url"]:
             lines.append(entry["url"] + (f"#{entry['md5']}" if entry["md5"] else ""))
@@ -125,7 +127,10 @@ def _explicit(measured: Mapping[str, Any], added: tuple[Package, ...]) -> str:
             lines.append(f"# {entry['name']}={entry['version']}={entry['build']}: without an address")
     if added:
         lines.append("# installed by pip:")
-        lines += [f"#   {line}" for line in pip.requirements(measured, added, hashed=False).splitlines()[1:]]
+        lines += [
+            f"#   {line}"
+            for line in pip.requirements(measured, added, read_origins(measured), hashed=False).splitlines()[1:]
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -174,9 +179,9 @@ def steps(wanted: Wanted) -> list[Step]:
         )
     place = ("--prefix", str(prefix), "--file", str(file))
     if file.name == "environment.yml" and not program.startswith("micromamba"):
-        variables = {"MAMBA_ALWAYS_YES": "true"} if program.startswith("mamba") else {}
-        made = [Step((wanted.program, "env", "create", *place), variables)]
+        yes = {"MAMBA_ALWAYS_YES": "true"} if program.startswith("mamba") else {}
+        made = [Step((wanted.program, "env", "create", *place), {**pip.ALONE, **yes})]
     else:
-        made = [Step((wanted.program, "create", "--yes", *place))]
+        made = [Step((wanted.program, "create", "--yes", *place), pip.ALONE)]
     install = (str(interpreter(wanted)), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps")
-    return made + [Step((*install, *local)) for local in pip.local_places(wanted)]
+    return made + [Step((*install, *local), pip.ALONE) for local in pip.local_places(wanted)]

@@ -24,8 +24,9 @@ class Package:
         Normalised name (PEP 503) and version.
     source : str
         Where it came from: ``"index"``; ``"conda"``; ``"git+<url>@<sha1>"``; ``"file:<name>[#sha256=…]"`` for a
-        local file or folder; ``"<url>[#sha256=…]"`` or ``"<url>#record=…"`` for an archive's address;
-        ``"editable:<name>[@<sha1>[+dirty]]"``. No paths of this machine and no credentials.
+        local file or folder, ``"file:<name>@<sha1>"`` for a local repository; ``"<url>[#sha256=…]"`` or
+        ``"<url>#record=…"`` for an archive's address; ``"editable:<name>[@<sha1>[+dirty]]"``. No paths of this machine
+        and no credentials.
     build, channel : str
         Of a conda package.
     """
@@ -52,7 +53,8 @@ class Environment:
     prefix : str
         Its ``sys.prefix`` on the machine where it was measured. Not part of the digest.
     python, platform : str
-        Version of Python (with the implementation's name if it is not CPython), and platform tag.
+        Version of Python (with the implementation's name if it is not CPython, and ``t`` at its end if it is built
+        without the global lock), and platform tag.
     packages : tuple of Package
         Sorted by name.
     lock, lock_name : str

@@ -137,10 +137,10 @@ def _source(entry: Mapping[str, Any]) -> str:
     if entry.get("editable"):
         commit = f"@{entry['sha1']}" if "sha1" in entry else ""
         return f"editable:{entry['name']}{commit}{'+dirty' if entry.get('dirty') else ''}"
-    if entry.get("vcs"):
-        return f"{entry['vcs']}+{url}@{entry.get('commit', '')}"
     local = url.startswith("file:")
     name = f"file:{url.rstrip('/').rpartition('/')[2]}" if local else url
+    if entry.get("vcs"):
+        return f"{name if local else entry['vcs'] + '+' + url}@{entry.get('commit', '')}"
     if entry.get("hash"):
         return f"{name}#{entry['hash'].replace(':', '=', 1)}"
     # At an address, #sha256= would be taken for the archive's own.

@@ -6,7 +6,7 @@ before all others. The answer::
 
     {
         "schema": 1,
-        "python": "3.11.7",
+        "python": "3.11.7",  or "3.13.1t" where it has no global lock
         "implementation": "cpython",
         "platform": "linux-x86_64",
         "prefix": "…",
@@ -57,16 +57,17 @@ def main() -> None:
 
 def measure() -> dict[str, Any]:
     """Everything installed in this Python."""
+    conda, theirs = _conda()
     return {
         "schema": 1,
-        "python": ".".join(str(part) for part in sys.version_info[:3]) + _level(),
+        "python": ".".join(str(part) for part in sys.version_info[:3]) + _level() + getattr(sys, "abiflags", ""),
         "implementation": sys.implementation.name,
         "platform": sysconfig.get_platform(),
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
         "pyvenv": _read(os.path.join(sys.prefix, "pyvenv.cfg")),
-        "packages": sorted(_packages(), key=lambda package: package["name"]),
-        "conda": sorted(_conda(), key=lambda package: package["name"]),
+        "packages": sorted(_packages(theirs), key=lambda package: package["name"]),
+        "conda": sorted(conda, key=lambda package: package["name"]),
         "history": _history(),
         "pixi": _read(os.path.join(sys.prefix, "conda-meta", "pixi")),
     }
@@ -79,7 +80,7 @@ _ADDRESS = re.compile(
 )
 _NAMED = (  # like a secret, in a query or after #
     r"(?:[\w.-]{0,64}(?:token|secret|passw|pwd|sig|auth|credential|(?:access|account|api|shared)[_.-]?key)[\w.-]{0,64}"
-    r"|(?:[\w.-]{0,64}[_.-])?key|code|pw)=[^&#]*"
+    r"|(?:[\w.-]{0,64}[_.-])?key|code|pw|pass|jwt|bearer)=[^&#]*"
 )
 # A password may hold a slash, which it should not; digits and a slash are a port.
 _USER = re.compile(r"[^\s/?#]*@|[^\s/?#@:\[]*:(?!\d{0,5}(?:[/?#]|$))[^\s@]*@")
@@ -113,17 +114,18 @@ def _level() -> str:
     return f"{short}{sys.version_info.serial}" if short else ""
 
 
-def _packages() -> list[Any]:
+def _packages(theirs: set[str]) -> list[Any]:
     found: dict[str, dict[str, Any]] = {}
     conda = os.path.isdir(os.path.join(sys.prefix, "conda-meta"))
     for folder in _folders():
         for entry in _listed(folder):
             lower = entry.lower()
-            if not lower.endswith((".dist-info", ".egg-info")) or lower.startswith("~"):
+            egg = lower == "egg-info" and folder.endswith(".egg")
+            if not (egg or lower.endswith((".dist-info", ".egg-info"))) or lower.startswith("~"):
                 continue  # pip renames what it removes to ~…
             package = _package(os.path.join(folder, entry))
             if package is not None and conda:
-                package["installer"] = _installer(os.path.join(folder, entry))
+                package["installer"] = _installer(os.path.join(folder, entry), theirs)
             if package is not None:
                 found.setdefault(package["name"], package)  # the first folder on sys.path is what is imported
     return list(found.values())
@@ -158,28 +160,19 @@ def _package(path: str) -> dict[str, Any] | None:
     return package
 
 
-def _installer(path: str) -> str:
+def _installer(path: str, theirs: set[str]) -> str:
     """Who installed a distribution into a conda environment; conda's own say so, or are listed in conda-meta."""
     installer = _read(os.path.join(path, "INSTALLER")).strip()
     if installer:
         return installer
     relative = os.path.relpath(path, os.path.realpath(sys.prefix)).replace(os.sep, "/")
-    return "conda" if relative in _conda_distributions() else ""
-
-
-_DISTRIBUTIONS: list[frozenset[str]] = []  # read once, and only where one does not say who installed it
-
-
-def _conda_distributions() -> frozenset[str]:
-    """The .dist-info and .egg-info, from the prefix, that conda's packages brought."""
-    if not _DISTRIBUTIONS:
-        names = (name for meta in _conda_meta() for name in _list(meta, "files") if isinstance(name, str))
-        parts = (re.match(r"(.*?\.(?:dist|egg)-info)(?:/|$)", name) for name in names)
-        _DISTRIBUTIONS.append(frozenset(part.group(1) for part in parts if part))
-    return _DISTRIBUTIONS[0]
+    return "conda" if relative in theirs else ""
 
 
 def _origin(path: str) -> dict[str, Any]:
+    place, kind = os.path.dirname(path), os.path.basename(path).lower()
+    if kind.endswith(".egg-info") and os.path.isdir(path) and not place.endswith(("site-packages", "dist-packages")):
+        return {"url": "file://" + place, "editable": True, **_checkout(place)}  # by `setup.py develop`
     try:
         origin = json.loads(_read(os.path.join(path, "direct_url.json")) or "{}")
         url = without_credentials(str(origin.get("url", "")))
@@ -262,33 +255,35 @@ def _git(folder: str, *arguments: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""
 
 
-def _conda() -> list[Any]:
-    found = []
-    for meta in _conda_meta():
-        package: dict[str, Any] = {
-            key: str(meta.get(key) or "") for key in ("name", "version", "build", "md5", "sha256")
-        }
-        package["url"] = without_credentials(str(meta.get("url") or ""))
-        package["channel"] = without_credentials(str(meta.get("channel") or ""))
-        package["depends"] = [str(spec).split(" ", maxsplit=1)[0] for spec in _list(meta, "depends")]
-        if package["name"]:
-            found.append(package)
-    return found
+def _conda() -> tuple[list[Any], set[str]]:
+    """What conda-meta says of each package, and each .dist-info and .egg-info that conda brought, from the prefix.
 
-
-def _conda_meta() -> list[Any]:
-    """What conda-meta says of each package; what cannot be read is left out."""
+    Read once: it may be many megabytes. What cannot be read is left out.
+    """
     folder = os.path.join(sys.prefix, "conda-meta")
-    found = []
+    found: list[Any] = []
+    distributions: set[str] = set()
     for entry in _listed(folder):
-        if entry.endswith(".json"):
-            try:
-                meta = json.loads(_read(os.path.join(folder, entry)))
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(meta, dict):
-                found.append(meta)
-    return found
+        if not entry.endswith(".json"):
+            continue
+        try:
+            meta = json.loads(_read(os.path.join(folder, entry)))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(meta, dict) and meta.get("name"):
+            found.append(_conda_package(meta))
+            names = [name for name in _list(meta, "files") if isinstance(name, str) and "-info" in name]
+            parts = (re.match(r"(.*?\.(?:dist|egg)-info)(?:/|$)", name) for name in names)
+            distributions.update(part.group(1) for part in parts if part)
+    return found, distributions
+
+
+def _conda_package(meta: dict[str, Any]) -> dict[str, Any]:
+    package: dict[str, Any] = {key: str(meta.get(key) or "") for key in ("name", "version", "build", "md5", "sha256")}
+    package["url"] = without_credentials(str(meta.get("url") or ""))
+    package["channel"] = without_credentials(str(meta.get("channel") or ""))
+    package["depends"] = [str(spec).split(" ", maxsplit=1)[0] for spec in _list(meta, "depends")]
+    return package
 
 
 def _list(meta: dict[str, Any], key: str) -> list[Any]:

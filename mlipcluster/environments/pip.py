@@ -10,11 +10,14 @@ from urllib.parse import quote
 
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
-from mlipcluster.environments.origins import OWN, Origins, pins, read_origins, read_text
+from mlipcluster.environments.origins import OWN, Origins, pins, read_text
 from mlipcluster.environments.steps import Step, Wanted
+from mlipcluster.environments.uv_cache import find_origins
 
 FILES = (("requirements.txt",),)
 HEADER = "# Installed in Python "
+# Whatever is set for the user's own packages: neither are those taken for what is wanted, nor is it installed there.
+ALONE = {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
 _SEEDS = ("setuptools", "pip")  # what `python -m venv` may bring; pip last, as it removes the other
 
 
@@ -25,7 +28,8 @@ def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's sig
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     """The ``requirements.txt`` of what is installed."""
-    return Lock(requirements(measured, packages), "requirements.txt", drift=drift(measured, packages))
+    text = requirements(measured, packages, find_origins(measured, packages))
+    return Lock(text, "requirements.txt", drift=drift(measured, packages))
 
 
 def interpreter(wanted: Wanted) -> Path:
@@ -45,9 +49,9 @@ def steps(wanted: Wanted) -> list[Step]:
     install = (*pip, "install", "--disable-pip-version-check", "--no-input", "--no-deps")
     made = [
         Step((wanted.python, "-I", "-m", "venv", str(wanted.folder))),
-        Step((*install, "--requirement", str(wanted.folder / "requirements.txt"))),
+        Step((*install, "--requirement", str(wanted.folder / "requirements.txt")), ALONE),
     ]
-    made += [Step((*install, *place)) for place in local_places(wanted)]
+    made += [Step((*install, *place), ALONE) for place in local_places(wanted)]
     recorded = _recorded(wanted)
     surplus = [name for name in _SEEDS if recorded is not None and name not in recorded]
     if surplus:
@@ -102,13 +106,14 @@ def _any_spelling(name: str) -> str:
     return re.escape(name).replace(r"\-", "[-_.]+")
 
 
-def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...], *, hashed: bool = True) -> str:
+def requirements(
+    measured: Mapping[str, Any], packages: tuple[Package, ...], origins: Origins, *, hashed: bool = True
+) -> str:
     """Installed packages in pip's format (https://pip.pypa.io/en/stable/reference/requirements-file-format/).
 
     Installers take hashes of all packages or of none. So they are given where they are known of all, without asking
     the network (:mod:`mlipcluster.environments.origins`); otherwise a comment says of which they are not.
     """
-    origins = read_origins(measured)
     raw = {entry["name"]: entry for entry in measured["packages"]}
     listed = [package for package in packages if not _is_comment(package, raw)]
     unknown = [package.name for package in listed if not _has_hash(package, origins)]
@@ -133,7 +138,7 @@ def _is_comment(package: Package, raw: Mapping[str, Any]) -> bool:
 def _has_hash(package: Package, origins: Origins) -> bool:
     if "+" in package.source.partition("://")[0]:
         return False  # a repository: its files cannot be hashed as one
-    return "#sha256=" in package.source or bool(origins.hashes.get((package.name, package.version)))
+    return "#sha256=" in package.source or origins.have(package.name, package.version)
 
 
 def _some(names: list[str]) -> str:

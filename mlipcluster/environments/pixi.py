@@ -12,10 +12,10 @@ from typing import Any
 from mlipcluster.environments import conda, pip
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
-from mlipcluster.environments.measure_script import without_credentials
+from mlipcluster.environments.origins import clean_text
 from mlipcluster.environments.pixi_lock import drift, local_packages
 from mlipcluster.environments.steps import Step, Wanted
-from mlipcluster.errors import EnvironmentBuildError, MeasureError
+from mlipcluster.errors import EnvironmentBuildError
 
 FILES = (("pixi.lock", "pixi.toml"), ("pixi.lock", "pyproject.toml"))
 MANIFESTS = ("pixi.toml", "pyproject.toml")  # pixi looks for them in this order
@@ -47,7 +47,7 @@ def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     manifest = _manifest(measured)
     if manifest is None or not owns(measured):
         return replace(conda.lock(measured, packages), drift=("there is no pixi.lock that it was made from",))
-    text, toml = _text(manifest.parent / "pixi.lock"), _text(manifest)
+    text, toml = clean_text(manifest.parent / "pixi.lock"), clean_text(manifest)
     lines = drift(text, environment_name(measured["prefix"]), measured["platform"], packages)
     return Lock(text, "pixi.lock", toml, manifest.name, drift=lines)
 
@@ -79,7 +79,7 @@ def steps(wanted: Wanted) -> list[Step]:
             f"{str(wanted.folder)!r} has no pixi.toml, nor a pyproject.toml with [tool.pixi]; name a folder with one"
         )
     name = _wanted_name(wanted)
-    local = local_packages(_text(wanted.folder / "pixi.lock"), name)
+    local = local_packages(clean_text(wanted.folder / "pixi.lock"), name)
     skipped = [part for package in local for part in ("--skip", package)]
     command = (wanted.program, "install", "--frozen", "--manifest-path", str(manifest), "--environment", name, *skipped)
     recorded = {package.name for package in wanted.environment.packages} if wanted.environment else {"pip"}
@@ -89,35 +89,38 @@ def steps(wanted: Wanted) -> list[Step]:
             f"{manifest.name} where it was made, or leave local packages out"
         )
     install = (str(interpreter(wanted)), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps")
-    return [Step(command), *(Step((*install, *place)) for place in pip.local_places(wanted))]
+    return [Step(command), *(Step((*install, *place), pip.ALONE) for place in pip.local_places(wanted))]
 
 
 def _wanted_name(wanted: Wanted) -> str:
     return environment_name(wanted.environment.prefix) if wanted.environment else "default"
 
 
-def _text(path: Path) -> str:
-    try:
-        return without_credentials(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeasureError(f"{str(path)!r} cannot be read ({error}); make it a readable text in UTF-8") from error
-
-
 def _manifest(measured: Mapping[str, Any]) -> Path | None:
-    """The manifest of the workspace that an environment belongs to."""
-    try:
-        named = Path(json.loads(measured["pixi"])["manifest_path"])
-        if named.name in MANIFESTS and named.is_file():
-            return named
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
-        pass  # not pixi's, of another version, or out of reach: its place tells as well
+    """The manifest of the workspace that an environment belongs to, by its place.
+
+    Pixi's own file tells which of two manifests there it is, and the workspace of an environment that lies elsewhere.
+    In a copy of a workspace it still names the first one.
+    """
+    named = _named_manifest(measured)
     prefix = Path(measured["prefix"])
     below = measured["conda"] and (prefix.parent.name, prefix.parent.parent.name) == ("envs", ".pixi")
-    return _manifest_in(prefix.parent.parent.parent) if below else None
+    workspace = prefix.parent.parent.parent
+    if named is not None and (not below or named.parent == workspace):
+        return named
+    return (_manifest_in(workspace) if below else None) or named
+
+
+def _named_manifest(measured: Mapping[str, Any]) -> Path | None:
+    try:
+        named = Path(json.loads(measured["pixi"])["manifest_path"])
+        return named if named.name in MANIFESTS and named.is_file() else None
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        return None  # not pixi's, of another version, or out of reach
 
 
 def _manifest_in(folder: Path) -> Path | None:
     if (folder / "pixi.toml").is_file():
         return folder / "pixi.toml"
     project = folder / "pyproject.toml"
-    return project if project.is_file() and _TABLE.search(_text(project)) else None
+    return project if project.is_file() and _TABLE.search(clean_text(project)) else None

@@ -11,10 +11,9 @@ from typing import Any
 from mlipcluster.environments import pip
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
-from mlipcluster.environments.measure_script import without_credentials
-from mlipcluster.environments.origins import blocks
+from mlipcluster.environments.origins import blocks, clean_text
 from mlipcluster.environments.steps import Step, Wanted
-from mlipcluster.errors import MeasureError
+from mlipcluster.environments.uv_cache import find_origins
 
 FILES = (("uv.lock", "pyproject.toml"), ("requirements.txt",))
 
@@ -25,7 +24,7 @@ def owns(measured: Mapping[str, Any]) -> bool:
 
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
-    """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise what pip's row says.
+    """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise ``requirements.txt``.
 
     A project's lock does not say which extras and groups are installed, nor what was added by hand. So the
     ``requirements.txt`` of what is installed goes with it.
@@ -38,8 +37,8 @@ def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     project = _project(measured)
     if project is None:
         return pip.lock(measured, packages)
-    text, toml = (_text(project / name) for name in ("uv.lock", "pyproject.toml"))
-    more = {"requirements.txt": pip.requirements(measured, packages)}
+    text, toml = (clean_text(project / name) for name in ("uv.lock", "pyproject.toml"))
+    more = {"requirements.txt": pip.requirements(measured, packages, find_origins(measured, packages))}
     return Lock(text, "uv.lock", toml, "pyproject.toml", more_files=more, drift=drift(text, packages))
 
 
@@ -53,11 +52,12 @@ def steps(wanted: Wanted) -> list[Step]:
     made = [Step((uv, "venv", "--allow-existing", *(("--python", wanted.python) if wanted.python else ()), folder))]
     locked, requirements = wanted.folder / "uv.lock", wanted.folder / "requirements.txt"
     if locked.is_file():
-        left_out = [f"--no-install-package={name}" for name in local_packages(_text(locked))]
-        sync = (uv, "sync", "--directory", folder, "--frozen", "--no-install-project", *left_out)
+        left_out = [f"--no-install-package={name}" for name in local_packages(clean_text(locked))]
+        # Of another Python than it is told, by UV_PYTHON or the project, uv would remove the folder and make it anew.
+        sync = (uv, "sync", "--directory", folder, "--python", python, "--frozen", "--no-install-project", *left_out)
         made.append(Step(sync, {"UV_PROJECT_ENVIRONMENT": folder}))
     if requirements.is_file():
-        text = _text(requirements)
+        text = clean_text(requirements)
         options = ["--require-hashes"] if "--hash=" in text else []
         # Pinned versions are the same on each index; uv would look no further than the first that has the name.
         options += ["--index-strategy", "unsafe-best-match"] if "--extra-index-url" in text else []
@@ -70,15 +70,8 @@ def steps(wanted: Wanted) -> list[Step]:
 
 def local_packages(text: str) -> list[str]:
     """Names of packages that a ``uv.lock`` takes from the project's machine: there is no address to fetch them from."""
-    local = re.compile(r"(?m)^source = \{ (?:editable|directory|path|virtual) = ")
+    local = re.compile(r'(?m)^source = \{ (?:(?:editable|directory|path|virtual) = |registry = "(?!https?://))')
     return sorted({name for name, _, block in blocks(text) if local.search(block)})
-
-
-def _text(path: Path) -> str:
-    try:
-        return without_credentials(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeasureError(f"{str(path)!r} cannot be read ({error}); make it a readable text in UTF-8") from error
 
 
 def drift(text: str, packages: tuple[Package, ...]) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from mlipcluster.calculators.model_strings import choose
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.stored import Stored, find, known_models
-from mlipcluster.environments.sites import PathLike, cluster_roots, find_root, known_root
-from mlipcluster.environments.store import Store
 from mlipcluster.errors import InputError
 from mlipcluster.socket_worker.weights import SUFFIXES
+from mlipcluster.store.sites import PathLike, cluster_roots, find_root, known_root
+from mlipcluster.store.store import Store
 
 _WORD = re.compile(r"[\w.+-]*")
 _HARMLESS = ("device", "threads", "info_keys", "startup_timeout", "call_timeout")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mlipcluster.calculators.model_strings import Choice, choose, examples, unknown
-from mlipcluster.environments.source import Source
 from mlipcluster.errors import InputError
+from mlipcluster.store.source import Source
 
 SETUP = "def setup(model, device='cuda'): pass\n"
 FROM_PATH = "def setup_from_path(path, device='cuda'): pass\n"

@@ -35,8 +35,9 @@ def test_an_output_is_dumped(cli, output, tmp_path, flag):
 def test_a_scorefile_is_dumped(cli, output, tmp_path, flag):
     line = {"status": "output", "name": "Cu", "slot": "a/0//0", "file": output.name}
     (tmp_path / "ledger.jsonl").write_text(json.dumps(line) + "\n")
-    result = cli("env", "dump", "--scorefile", tmp_path, flag, "Cu", "--env-dir", tmp_path / "env")
-    assert (result.exit_code, result.stderr) == (0, "")
+    for number, file in enumerate((["--scorefile", tmp_path], [tmp_path / "ledger.jsonl"])):
+        result = cli("env", "dump", *file, flag, "Cu", "--env-dir", tmp_path / str(number))
+        assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_an_output_of_a_real_run(cli, output_file, tmp_path):

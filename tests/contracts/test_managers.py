@@ -170,7 +170,8 @@ def test_an_environment_is_told_locked_and_built_again(case, machine, tmp_path):
     assert SECRET not in json.dumps(measured.to_json())
 
     folder = tmp_path / "again" / NAME
-    again = build(machine, measured, folder, program=machine.programs.get(name, ""))
+    elsewhere = replace(machine, variables={**machine.variables, "UV_PYTHON": "3.0", "PIP_USER": "1"})
+    again = build(elsewhere, measured, folder, program=machine.programs.get(name, ""))
     built = measure(again)
     assert difference(measured, built) == []
     assert built.digest == measured.digest

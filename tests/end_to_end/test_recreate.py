@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,9 +86,13 @@ def venv_of_uv(uv, checkout, folder):
 
 
 def venv_of_pip(uv, checkout, folder):
-    """uv says which versions, which pip takes minutes for; pip installs them."""
+    """uv says which versions, which pip takes minutes for; pip installs them, but for what nothing here imports."""
     call(sys.executable, "-m", "venv", folder / "made", cwd=folder)
     call(uv, "pip", "compile", "--python", sys.executable, "-o", "pins.txt", checkout / "pyproject.toml", cwd=folder)
+    pins = (folder / "pins.txt").read_text()
+    (folder / "pins.txt").write_text(
+        re.sub(r"(?m)^(matplotlib|pillow|fonttools|contourpy|kiwisolver|pandas)==.*\n", "", pins)
+    )
     pip = (folder / "made" / "bin" / "python", "-m", "pip", "install", "--no-deps")
     call(*pip, "--requirement", "pins.txt", "--editable", checkout, cwd=folder)
     return folder / "made" / "bin" / "python"

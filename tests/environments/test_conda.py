@@ -32,6 +32,10 @@ def _measured(*entries, history=""):
     }
 
 
+# conda's pip would take a user's own packages for what is wanted.
+ALONE = {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+
+
 @pytest.mark.parametrize(
     ("command", "mamba"),
     [
@@ -53,6 +57,13 @@ def test_who_made_it_is_told_by_its_history(command, mamba):
     assert conda.made_by_mamba(_measured(_entry("python"), history=history)) is mamba
     assert not conda.made_by_mamba(_measured(history=history))
     assert not conda.made_by_mamba(_measured(_entry("python")))
+
+
+def test_of_a_package_that_was_installed_from_a_file_no_channel_is_known():
+    tool = _entry("tool", url="file:///home/me/tool-1-h0.conda", channel="<unknown>")
+    lock = conda.lock(_measured(_entry("python"), tool), ())
+    assert "unknown" not in lock.text
+    assert "  - tool=1=h0\n" in lock.text
 
 
 def test_packages_of_another_channel_say_so():
@@ -88,7 +99,8 @@ def test_the_explicit_list_has_dependencies_first_and_circles_do_not_matter():
         _entry("c", depends=["a"]),
         _entry("python", md5="0" * 32),
     )
-    lines = conda.lock(_measured(*entries), ()).more_files["explicit.txt"].splitlines()[2:]
+    platform, _, *lines = conda.lock(_measured(*entries), ()).more_files["explicit.txt"].splitlines()
+    assert platform == "# platform: linux-64"
     names = [rattler.MatchSpec.from_url(line.partition("#")[0]).name.normalized for line in lines]
     assert sorted(names) == ["a", "b", "c", "python"]
     assert names.index("python") < names.index("a")
@@ -138,11 +150,12 @@ def test_the_documented_commands(tmp_path):
     (tmp_path / "explicit.txt").touch()
     place = ("--prefix", str(tmp_path / "env"), "--file", str(tmp_path / "environment.yml"))
     (step,) = _steps(tmp_path, "/opt/mamba/conda")
-    assert (step.command, step.variables) == (("/opt/mamba/conda", "env", "create", *place), {})
+    assert (step.command, step.variables) == (("/opt/mamba/conda", "env", "create", *place), ALONE)
     (step,) = _steps(tmp_path, "/a/mamba")
-    assert (step.command, step.variables) == (("/a/mamba", "env", "create", *place), {"MAMBA_ALWAYS_YES": "true"})
+    yes = {"MAMBA_ALWAYS_YES": "true"}
+    assert (step.command, step.variables) == (("/a/mamba", "env", "create", *place), ALONE | yes)
     (step,) = _steps(tmp_path, "/a/micromamba")
-    assert step.command == ("/a/micromamba", "create", "--yes", *place)
+    assert (step.command, step.variables) == (("/a/micromamba", "create", "--yes", *place), ALONE)
     (tmp_path / "environment.yml").unlink()
     (step,) = _steps(tmp_path, "/a/conda")
     assert step.command == ("/a/conda", "create", "--yes", *place[:3], str(tmp_path / "explicit.txt"))

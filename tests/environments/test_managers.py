@@ -98,6 +98,15 @@ def test_the_lock_of_the_folder_above_belongs_to_a_dot_venv_only(make_environmen
     assert measure(other.python).lock_name == "requirements.txt"
 
 
+@pytest.mark.parametrize("change", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n")])
+def test_a_lock_that_an_editor_saved_in_its_own_way_is_the_same(make_environment, tmp_path, change):
+    environment = _project(make_environment, tmp_path, numpy="2.0.1")
+    before = measure(environment.python)
+    file = tmp_path / "project ü" / "uv.lock"
+    file.write_bytes(change(file.read_bytes()))
+    assert measure(environment.python) == before
+
+
 @pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml"])
 @pytest.mark.parametrize("damage", ["not text", "not readable"])
 def test_a_lock_that_cannot_be_read_is_named(make_environment, tmp_path, monkeypatch, name, damage):
@@ -191,7 +200,7 @@ def test_conda_packages_that_cannot_be_read_are_left_out(environment):
 
 
 @pytest.mark.slow
-def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
+def test_a_requirements_file_can_be_installed_from(uv, tmp_path, tiny_wheel):
     """What uv itself makes of the lock of an environment that uv made, without asking the network."""
     wheelhouse = tmp_path / "wheel house"
     source = tmp_path / "source"
@@ -201,7 +210,7 @@ def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
     run = [uv, "--offline", "--quiet"]
     subprocess.run([*run, "venv", "--python", sys.executable, str(tmp_path / "env")], check=True)
     wheelhouse.mkdir()
-    _tiny_wheel(wheelhouse)
+    tiny_wheel(wheelhouse)
     options = ["--no-index", "--find-links", str(wheelhouse)]
     subprocess.run([*run, "pip", "install", *options, "--python", str(python), "tiny-thing"], check=True)
     measured = measure(python)
@@ -212,14 +221,3 @@ def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
     command = [*run, "pip", "install", *options, "--python", str(other), "-r", str(tmp_path / measured.lock_name)]
     subprocess.run(command, check=True)
     assert measure(other).digest == measured.digest
-
-
-def _tiny_wheel(folder):
-    import zipfile
-
-    with zipfile.ZipFile(folder / "tiny_thing-1.5-py3-none-any.whl", "w") as wheel:
-        info = "tiny_thing-1.5.dist-info"
-        wheel.writestr("tiny_thing.py", "x = 1\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.5\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")

@@ -19,7 +19,7 @@ def _packages(environment):
 
 def test_this_environment():
     here = measure()
-    assert here.python.split("rc")[0] == ".".join(map(str, sys.version_info[:3]))
+    assert here.python.rstrip("td").split("rc")[0] == ".".join(map(str, sys.version_info[:3]))
     assert here.prefix == sys.prefix
     versions = {package.name: package.version for package in here.packages}
     import ase
@@ -50,6 +50,13 @@ def test_packages_and_where_they_came_from(environment):
     text = str(measure(environment.python).to_json())
     assert "secret" not in text
     assert "/home/me" not in text
+
+
+def test_a_repository_on_this_machine_is_told_by_its_name_and_commit(environment):
+    vcs = {"vcs": "git", "commit_id": "a" * 40}
+    environment.install("forked", "2", url="file:///home/me/forked.git", vcs_info=vcs)
+    assert _packages(environment)["forked"].source == f"file:forked.git@{'a' * 40}"
+    assert f"# forked 2: from forked.git@{'a' * 40} on the machine" in measure(environment.python).lock
 
 
 def test_a_folder_installed_again_with_other_content_is_another_package(environment):
@@ -101,6 +108,29 @@ def test_an_editable_checkout_is_told_by_its_commit(environment, tmp_path):
     dirty = measure(environment.python)
     assert dirty.packages[0].source == f"editable:mine@{sha1}+dirty"
     assert difference(clean, dirty) == [f"mine 1: editable:mine@{sha1} -> editable:mine@{sha1}+dirty"]
+
+
+def test_what_older_setuptools_left_in_development_mode_is_a_checkout_too(environment, tmp_path):
+    checkout = tmp_path / "check out"
+    (checkout / "mine.egg-info").mkdir(parents=True)
+    (checkout / "mine.egg-info" / "PKG-INFO").write_text("Name: mine\nVersion: 1\n")
+    (checkout / "mine.py").write_text("x = 1\n")
+    _git(checkout, "init", "-q")
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "first")
+    (environment.site / "easy-install.pth").write_text(f"{checkout}\n")
+    clean = _packages(environment)["mine"].source
+    assert len(clean) == len("editable:mine@") + 40
+    (checkout / "mine.py").write_text("x = 2\n")
+    assert _packages(environment)["mine"].source == f"{clean}+dirty"
+
+
+def test_eggs_are_packages(environment):
+    egg = environment.site / "Old_Thing-1.0-py3.egg"
+    (egg / "EGG-INFO").mkdir(parents=True)
+    (egg / "EGG-INFO" / "PKG-INFO").write_text("Name: Old_Thing\nVersion: 1.0\n")
+    (environment.site / "easy-install.pth").write_text(f"./{egg.name}\n")
+    assert measure(environment.python).packages == (Package("old-thing", "1.0"),)
 
 
 @pytest.mark.parametrize(

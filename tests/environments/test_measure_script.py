@@ -48,6 +48,7 @@ SCRIPT = Path(measure_script.__file__)
         ("https://h.org/x?key=a", "https://h.org/x"),
         ("https://h.org/x?code=a&sv=1", "https://h.org/x?sv=1"),
         ("https://h.org/x?keyword=a&encode=b", "https://h.org/x?keyword=a&encode=b"),
+        ("https://h.org/x?pass=a&passage=b", "https://h.org/x?passage=b"),
         ("https://h.org/x#token=a", "https://h.org/x"),
         ("https://h.org/x#token=a&subdirectory=y", "https://h.org/x#subdirectory=y"),
         ("https://h.org/x?password=a b&rev=main", "https://h.org/x?rev=main"),
@@ -57,6 +58,13 @@ SCRIPT = Path(measure_script.__file__)
 def test_without_credentials(text, clean):
     assert without_credentials(text) == clean
     assert without_credentials(clean) == clean
+
+
+def test_a_python_without_the_global_lock_is_another_one(monkeypatch):
+    monkeypatch.setattr(sys, "abiflags", "")
+    usual = measure_script.measure()["python"]
+    monkeypatch.setattr(sys, "abiflags", "t")
+    assert measure_script.measure()["python"] == f"{usual}t"
 
 
 def test_it_stands_alone():

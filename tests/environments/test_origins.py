@@ -47,6 +47,12 @@ wheels = [{{name = "x.whl", url = "https://h/x.whl", hashes = {{sha256 = "{A[7:]
 """
 
 
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    """What uv's cache has would be known as well."""
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty cache"))
+
+
 @pytest.fixture
 def known(environment):
     """An environment of numpy and torch, and what is read of it: ``known(name, text, folder) -> lines``."""
@@ -142,11 +148,12 @@ def test_a_uv_lock_that_was_cut_short_is_drift(kept):
 
 def test_local_packages_of_a_uv_lock():
     kinds = {"a": 'editable = "."', "b": 'directory = "../b"', "c": 'path = "c.whl"', "d": 'virtual = "."'}
+    kinds |= {"h": 'registry = "/opt/wheels"', "i": 'registry = "../wheels"'}
     kinds |= {"e": 'registry = "https://pypi.org/simple"', "f": 'git = "https://h/f"', "g": 'url = "https://h/g.whl"'}
     text = "version = 1\n" + "".join(
         f'[[package]]\nname = "{name}"\nversion = "1"\nsource = {{ {kind} }}\n' for name, kind in kinds.items()
     )
-    assert uv.local_packages(text) == ["a", "b", "c", "d"]
+    assert uv.local_packages(text) == ["a", "b", "c", "d", "h", "i"]
 
 
 def test_nothing_beside_is_nothing_known(tmp_path):

@@ -192,6 +192,42 @@ def test_a_place_of_its_own_is_told_by_pixis_own_file(make_environment, tmp_path
         assert measure(elsewhere.prefix).manager == "conda"
 
 
+def test_a_copy_of_a_workspace_has_its_own_lock(make_environment, tmp_path):
+    (tmp_path / "first").mkdir()
+    for name in ("pixi.toml", "pixi.lock"):
+        (tmp_path / "first" / name).write_text("[workspace]\n")
+    environment = _workspace(make_environment, tmp_path / "copy")
+    about = environment.prefix / "conda-meta" / "pixi"
+    about.write_text(json.dumps({"manifest_path": str(tmp_path / "first" / "pixi.toml")}))
+    assert measure(environment.prefix).lock == V6.replace("me:s3cret@", "")
+    (tmp_path / "copy" / "pyproject.toml").write_text("[tool.pixi.workspace]\n")
+    about.write_text(json.dumps({"manifest_path": str(tmp_path / "copy" / "pyproject.toml")}))
+    assert measure(environment.prefix).toml_format == "pyproject.toml"
+
+
+def test_no_secret_variables_of_a_manifest(make_environment, tmp_path):
+    text = """[workspace]
+[activation.env]
+HF_TOKEN = "s3cret"
+"WANDB_API_KEY" = 's3cr"et'
+DEEP = { AWS_SECRET_ACCESS_KEY = "s3\\"cret", MODEL = "kept" }
+LONG_PASSWORD = \"\"\"
+s3cret\"\"\"
+GIVEN_TOKEN = "$GIVEN_TOKEN"
+[dependencies]
+tokenizers = ">=0.15"
+"""
+    toml = measure(_workspace(make_environment, tmp_path / "w", text=text).prefix).toml
+    assert "cret" not in toml.replace("AWS_SECRET", "")
+    assert toml.splitlines()[2:6] == [
+        'HF_TOKEN = ""',
+        '"WANDB_API_KEY" = ""',
+        'DEEP = { AWS_SECRET_ACCESS_KEY = "", MODEL = "kept" }',
+        'LONG_PASSWORD = ""',
+    ]
+    assert toml.splitlines()[6:] == text.splitlines()[7:]
+
+
 def test_without_a_lock_it_is_condas(make_environment, tmp_path, monkeypatch):
     environment = _workspace(make_environment, tmp_path / "home")
     (tmp_path / "home" / "pixi.lock").unlink()

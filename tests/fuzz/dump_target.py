@@ -76,7 +76,7 @@ sys.addaudithook(_watch)
 def trial(data: bytes, *options: str, name: str = "file") -> int:
     """Dump from a file of these bytes; an assertion fails where the scripts' promises are broken."""
     global _sandbox
-    from mlipcluster.environments.command_line import dump_main
+    from mlipcluster.recreation.command_line import dump_main
 
     root = Path(
         os.path.realpath(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
@@ -189,7 +189,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     os.fsync = lambda descriptor: None
     with atheris.instrument_imports(include=["mlipcluster"]):
-        import mlipcluster.environments.command_line  # noqa: F401
+        import mlipcluster.recreation.command_line  # noqa: F401
     corpus = tempfile.mkdtemp(prefix="corpus-")
     try:
         for number, seed in enumerate(

@@ -50,7 +50,7 @@ def test_the_whole_record_is_dumped():
 
 
 def test_the_watch_sees_what_is_written_outside(tmp_path, monkeypatch):
-    from mlipcluster.environments import command_line
+    from mlipcluster.recreation import command_line
 
     monkeypatch.setattr(command_line, "dump_main", lambda arguments: (tmp_path / "x").write_text("") or 0)
     with pytest.raises(AssertionError, match="open"):
