@@ -55,9 +55,13 @@ class MLIPCluster:
         of keyword arguments for the protocols (with ``atoms`` or not), a list or generator of these, or a function
         that returns one. Generators are read as the workers need tasks.
     calculator : str, mapping or CalculatorSpec, optional
-        Handed to protocols as ``calc``: a short name (``"emt"``), a factory (``"module:callable"``) or a spec.
+        Handed to protocols as ``calc``: a model string of the root (``"mace-medium"``), a short name (``"emt"``), a
+        factory (``"module:callable"``) or a spec.
     calculators : mapping of str to these, optional
         Several, by name: each task is run once with each; ``calculators`` hands a protocol all of them.
+    root, cluster : path or str, optional
+        The root of environments that model strings are looked up in, or the name of a cluster that has one
+        (`mlipcluster.store.sites`). Default: what ``MLIPCLUSTER_ROOT`` or a settings file names.
     nstruct : int
         Repeats of each task, each with seeds of its own.
     seed : int, optional
@@ -91,6 +95,8 @@ class MLIPCluster:
         calculator: Calculator | None = None,
         *,
         calculators: Mapping[str, Calculator] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
         nstruct: int = 1,
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
@@ -102,7 +108,7 @@ class MLIPCluster:
         **options: Any,
     ) -> None:
         self.options = Options.from_names(options)
-        self._calculators = _calculators(calculator, calculators)
+        self._calculators = _calculators(calculator, calculators, {"root": root, "cluster": cluster})
         self._nstruct = _whole("nstruct", nstruct, 1)
         self._seed = None if seed is None else _whole("seed", seed, 0)
         self._pinned = Pinned(_wholes("seeds", seeds), _wholes("output_ids", output_ids))
@@ -307,7 +313,9 @@ class MLIPCluster:
             progress.say(f"{distribution.failed} failed; see .failures of the results, or {self.folder.failures}")
 
 
-def _calculators(one: Calculator | None, several: Mapping[str, Calculator] | None) -> dict[str, CalculatorSpec]:
+def _calculators(
+    one: Calculator | None, several: Mapping[str, Calculator] | None, where: Mapping[str, Any]
+) -> dict[str, CalculatorSpec]:
     if one is not None and several is not None:
         raise InputError("calculator and calculators are both given; give one of them.")
     if several is not None:
@@ -315,8 +323,8 @@ def _calculators(one: Calculator | None, several: Mapping[str, Calculator] | Non
             raise InputError(
                 'calculators: give a dictionary of names, e.g. {"mace": "mace-medium", "chgnet": "chgnet"}.'
             )
-        return {name: resolve(calculator) for name, calculator in several.items()}
-    return {} if one is None else {"": resolve(one)}
+        return {name: resolve(calculator, **where) for name, calculator in several.items()}
+    return {} if one is None else {"": resolve(one, **where)}
 
 
 def _whole(name: str, value: Any, least: int) -> int:

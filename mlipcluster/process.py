@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def run_logged(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     log: Callable[[str], None],
+    keep: Sequence[int] = (),
 ) -> tuple[int, str]:
     """Run a long *command*, passing on what it prints, stdout and stderr as one, line by line while it runs.
 
@@ -71,6 +73,8 @@ def run_logged(
         Folder to run it in; all its environment variables. None: those of this process.
     log : callable
         Gets each line, without its end. What it raises ends the command.
+    keep : sequence of int
+        Open files that it inherits: a lock, which then lasts as long as it runs, even where this process is killed.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def run_logged(
         It took longer than *timeout* seconds; its ``output`` is the tail.
     """
     tail = ""
-    with _started(command, cwd, env) as process:
+    with _started(command, cwd, env, keep) as process:
         try:
             for line in _lines(process, time.monotonic() + timeout):
                 tail = (tail + line + "\n")[-LAST_WORDS:]
@@ -99,7 +103,10 @@ def run_logged(
 
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
+    command: Sequence[str],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    keep: Sequence[int],
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a session of its own; its process group is ended with the block."""
     with subprocess.Popen(  # noqa: S603 - as above
@@ -110,6 +117,7 @@ def _started(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=tuple(keep),
     ) as process:
         try:
             yield process
@@ -161,6 +169,20 @@ def _blocks(process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes
         elif ended:
             return
         ended = ended or process.poll() is not None
+
+
+def find_program(names: Sequence[str]) -> str:
+    """Path of the first program of these names that is here, or empty.
+
+    First what ``UV``, ``CONDA_EXE`` … name, then what is on the PATH, then what lies beside this interpreter.
+    """
+    for name in names:
+        told = os.environ.get("UV" if name == "uv" else f"{name.upper()}_EXE", "")
+        for candidate in (told, name, os.path.join(os.path.dirname(sys.executable or ""), name)):
+            path = shutil.which(candidate) if candidate else None
+            if path:
+                return os.path.abspath(path)
+    return ""
 
 
 def read_command(command: Sequence[str], limit: int, *, cwd: str | os.PathLike[str]) -> tuple[bytes, bool]:

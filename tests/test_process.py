@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlipcluster import process
-from mlipcluster.process import run_logged
+from mlipcluster.process import find_program, run_logged
 
 
 def _python(code, *arguments):
@@ -108,3 +108,26 @@ def test_folder_and_variables_are_handed_on_and_nothing_is_read(tmp_path):
 def test_a_program_that_is_not_there_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
         run_logged([str(tmp_path / "nothing")], timeout=1, log=print)
+
+
+def _program(path):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return os.fspath(path)
+
+
+def test_a_program_is_found_by_its_variable_on_the_path_and_beside_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    monkeypatch.delenv("CONDA_EXE", raising=False)
+    assert find_program(["conda"]) == find_program([]) == ""
+    beside = _program(tmp_path / "bin" / "conda")
+    monkeypatch.setattr(sys, "executable", os.fspath(tmp_path / "bin" / "python"))
+    assert find_program(["mamba", "conda"]) == beside
+    on_path = _program(tmp_path / "conda")
+    assert find_program(["conda"]) == on_path
+    told = _program(tmp_path / "opt" / "conda")
+    monkeypatch.setenv("CONDA_EXE", told)
+    assert find_program(["conda"]) == told
+    monkeypatch.setenv("CONDA_EXE", "/no/such")
+    assert find_program(["conda"]) == on_path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -288,9 +289,11 @@ class WorkerHost:
     def _start_error(self, stated: Mapping[str, Any]) -> CalculatorStartError:
         remote = remote_error(self.spec.label, stated)
         name = remote.type_name.removeprefix("builtins.")
+        gone = self.spec.build is not None and not all(map(os.path.isdir, self.spec.paths))
+        remedy = self.spec.remedy if gone else "Check factory, arguments and python="
         error = CalculatorStartError(
             f"calculator {self.spec.label!r} could not be built from {self.spec.factory!r} by {self.spec.interpreter}:"
-            f" {name}: {stated.get('message', '')}. Check factory, arguments and python=; its traceback:\n"
+            f" {name}: {stated.get('message', '')}. {remedy}; its traceback:\n"
             f"{remote.remote_traceback}"
         )
         error.__cause__ = remote

@@ -1,13 +1,15 @@
-"""Short names of calculators, from a table of sources."""
+"""Names of calculators: model strings of a shared root, and short names from a table of sources."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError
+from mlipcluster.store.sites import PathLike, known_root
 
 
 def _built_in() -> dict[str, CalculatorSpec]:
@@ -32,42 +34,72 @@ def names() -> dict[str, CalculatorSpec]:
     return known
 
 
-def resolve(calculator: str | Mapping[str, Any] | CalculatorSpec, **overrides: Any) -> CalculatorSpec:
+def resolve(
+    calculator: str | Mapping[str, Any] | CalculatorSpec,
+    *,
+    root: PathLike | None = None,
+    cluster: str | None = None,
+    **overrides: Any,
+) -> CalculatorSpec:
     """The spec of a calculator.
 
     Parameters
     ----------
     calculator : str, mapping or CalculatorSpec
-        A short name (``"emt"``), ``"module:callable"``, the fields of a spec, or a spec. A mapping may give
-        ``"calculator"``, a name, in place of ``"factory"``.
+        A model string (``"mace-medium"``), where there is a root; a short name (``"emt"``); ``"module:callable"``; the
+        fields of a spec; or a spec. A mapping may give ``"calculator"``, a name, in place of ``"factory"``, and
+        ``"root"`` or ``"cluster"`` with it.
+    root, cluster : path or str, optional
+        A root of environments, or the name of a cluster that has one (`mlipcluster.store.sites`). Its model
+        strings come before short names; by default those of the root that ``MLIPCLUSTER_ROOT`` or a file names.
     **overrides
         Fields of the spec to change.
 
     Raises
     ------
     InputError
-        The name is not known, or a field cannot be used.
+        The name is not known, its environment is not built, or a field cannot be used.
     """
     if isinstance(calculator, CalculatorSpec):
         return calculator.replace(**overrides) if overrides else calculator
     if isinstance(calculator, Mapping):
         stated = {**calculator, **overrides}
         if "calculator" in stated and "factory" not in stated:
-            return resolve(stated.pop("calculator"), **stated)
+            return resolve(stated.pop("calculator"), **{"root": root, "cluster": cluster, **stated})
         return CalculatorSpec.from_json(stated)
     if not isinstance(calculator, str):
         raise InputError(
             f"{type(calculator).__name__} is not a calculator that can be started elsewhere; give a name"
             f" ({', '.join(sorted(names()))}), 'module:callable' or a CalculatorSpec"
         )
-    if ":" in calculator:
+    if ":" in calculator and "/" not in calculator:
         return CalculatorSpec.from_json({"factory": calculator, **overrides})
+    place = known_root(root, cluster)
+    found = _stored(calculator, place, cluster) if place is not None else None
+    if found is None:
+        found = names().get(calculator)
+    if found is None:
+        raise InputError(_unknown(calculator, place))
+    return resolve(found, **overrides)
+
+
+def _stored(model: str, root: Path, cluster: str | None) -> CalculatorSpec | None:
+    from mlipcluster.calculators.stored import find
+    from mlipcluster.store.store import Store
+
+    found = find(model, Store(root), cluster)
+    return None if found is None else found.spec
+
+
+def _unknown(calculator: str, root: Path | None) -> str:
     known = names()
-    if calculator not in known:
-        close = difflib.get_close_matches(calculator, known, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise InputError(
-            f"no calculator is called {calculator!r}; known: {', '.join(sorted(known))}, or give 'module:callable'."
-            f"{meant}"
-        )
-    return resolve(known[calculator], **overrides)
+    close = difflib.get_close_matches(calculator, known, n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    said = f"no calculator is called {calculator!r}; known: {', '.join(sorted(known))}, or give 'module:callable'"
+    if root is None:
+        return f"{said}, or the root= (--root) whose environments serve it.{meant}"
+    from mlipcluster.calculators.model_strings import unknown
+    from mlipcluster.calculators.stored import serving
+    from mlipcluster.store.store import Store
+
+    return f"{said}.{meant} In root {str(root)!r} {unknown(calculator, serving(Store(root)))}."

@@ -37,11 +37,12 @@ class SocketCalculator(Calculator):
     Parameters
     ----------
     calculator : str, mapping or CalculatorSpec
-        ``"emt"``, ``"module:callable"``, a spec's fields, or a spec; see :func:`.registry.resolve`.
+        A model string, ``"emt"``, ``"module:callable"``, a spec's fields, or a spec; see :func:`.registry.resolve`.
     host : WorkerHost, optional
         A host that somebody else owns, in place of one of its own; :meth:`detach` ends the loan.
     **overrides
-        Fields of the spec to change, ``python="/path/of/environment"`` for example.
+        Fields of the spec to change, ``python="/path/of/environment"`` for example; ``root=`` or ``cluster=``, where
+        the environment of a model string is.
 
     Attributes
     ----------

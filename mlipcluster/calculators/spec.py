@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -13,13 +14,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mlipcluster.calculators.places import PLACES
 from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import InputError
+from mlipcluster.store.layout import Layout
 
 FRESH = "fresh"
 #: Stands in a record for the value of a variable whose name says that it is secret.
 HIDDEN = "<hidden>"
 SECRET = re.compile("token|secret|passw|key|auth|credential", re.IGNORECASE)
+_BUILD = re.compile(r"(?s)(?P<root>.+)/builds/(?P<digest>[0-9a-f]{64})/?")
 #: Seconds; the milliseconds of a longer wait do not fit into what the system takes.
 LONGEST_TIMEOUT = 2_000_000
 
@@ -119,6 +123,25 @@ class CalculatorSpec:
         path = Path(self.python).expanduser().absolute()
         return path / "bin" / "python" if path.is_dir() else path
 
+    @property
+    def build(self) -> tuple[str, str] | None:
+        """Root and digest of the build that it runs in, where it is of a root (`mlipcluster.store.store`)."""
+        found = next(filter(None, map(_BUILD.fullmatch, self.paths)), None)
+        return None if found is None else (found["root"], found["digest"])
+
+    @property
+    def remedy(self) -> str:
+        """What is to be done when its interpreter or modules are not there."""
+        if self.build is None:
+            return "give python= an interpreter or the folder of an environment"
+        root, module = self.build[0], self.factory.partition(":")[0]
+        names = (module, module.removesuffix("_env"))  # Rootstock 1.6's `mace` is imported as `mace_env`
+        name = next((one for one in names if (Layout(root).sources / f"{one}.py").exists()), module)
+        return (
+            "its environment is gone, or its root is not on this machine;"
+            f" run `mlipcluster env build {name} --root {shlex.quote(root)}`"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """This spec as a JSON object; fields that have their default value are left out."""
         stated: dict[str, Any] = {"factory": self.factory}
@@ -163,11 +186,13 @@ class CalculatorSpec:
     def identity(self) -> dict[str, Any]:
         """What decides its answers: neither the timeouts, nor the name, nor where its Python and modules lie.
 
-        Nothing secret is in it: another token opens the same model.
+        Nothing secret is in it: another token opens the same model. For one of a root, neither is where its caches lie.
         """
         names = ("factory", "args", "kwargs", "device", "threads", "state", "info_keys")
         stated = {name: _plain(name, getattr(self, name)) for name in names}
-        stated["environment"] = [[name, text] for name, text in self.environment if not SECRET.search(name)]
+        places = PLACES if self.build is not None else ()
+        deciding = ((name, text) for name, text in self.environment if name not in places)
+        stated["environment"] = [[name, text] for name, text in deciding if not SECRET.search(name)]
         return dict(_without_credentials(stated))
 
     def _check(self) -> None:

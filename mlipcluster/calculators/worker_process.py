@@ -171,7 +171,18 @@ class WorkerProcess:
         environment |= {"PYTHONHASHSEED": "0", **dict.fromkeys(THREAD_VARIABLES, str(spec.threads))}
         # What a record hides is inherited, if this process has it.
         environment |= {name: text for name, text in spec.environment if text != HIDDEN}
-        command = [str(spec.interpreter), "-s", "-X", "faulthandler", str(WORKER_FOLDER), str(listener), str(lifeline)]
+        python = _as_it_is_now(spec.interpreter)
+        if spec.build is not None:
+            environment |= _own_libraries(python, environment.get("LD_LIBRARY_PATH", ""))
+        command = [
+            str(python),
+            "-s",
+            "-X",
+            "faulthandler",
+            str(WORKER_FOLDER),
+            str(listener),
+            str(lifeline),
+        ]
         try:
             return subprocess.Popen(  # noqa: S603 - the interpreter is the user's choice
                 command,
@@ -184,9 +195,24 @@ class WorkerProcess:
             )
         except OSError as error:
             raise CalculatorStartError(
-                f"calculator {spec.label!r}: {spec.interpreter} cannot be run ({error.strerror});"
-                " give python= an interpreter or the folder of an environment"
+                f"calculator {spec.label!r}: {spec.interpreter} cannot be run ({error.strerror}); {spec.remedy}"
             ) from error
+
+
+def _as_it_is_now(interpreter: Path) -> Path:
+    """The interpreter in its own folder: a link to that may be switched to another build while the process runs.
+
+    What it imports late must come from where the rest came from. The last link stays, see `CalculatorSpec.interpreter`.
+    """
+    return Path(os.path.realpath(interpreter.parent), interpreter.name)
+
+
+def _own_libraries(interpreter: Path, before: str) -> dict[str, str]:
+    """Let the linker find libraries that wheels put into ``lib`` of a virtual environment (PyTorch's for XPU)."""
+    prefix = interpreter.parent.parent
+    if not (prefix / "pyvenv.cfg").is_file() or not any((prefix / "lib").glob("*.so*")):
+        return {}
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(prefix / "lib"), before]))}
 
 
 def _drain(output: int, tail: bytearray) -> None:

@@ -111,17 +111,19 @@ def _groups(
     """Tasks by the calculator that knows all their elements, and the names of those that none knows."""
     from ase.calculators.emt import parameters
 
-    from mlipcluster.calculators.registry import resolve
+    from mlipcluster.calculators.registry import names
 
     groups: dict[CalculatorSpec, list[dict[str, Any]]] = {}
     left_out = []
     for path, atoms in structures:
         elements = set(atoms.symbols)
         if elements <= set(parameters):
-            spec = resolve("emt")
+            spec = names()["emt"]
         elif len(elements) == 1 and (element := next(iter(elements))) in RARE_GASES:
             sigma, epsilon = RARE_GASES[element]
-            spec = resolve("lj", name=f"lj-{element}", kwargs={"sigma": sigma, "epsilon": epsilon, "rc": 3 * sigma})
+            spec = names()["lj"].replace(
+                name=f"lj-{element}", kwargs={"sigma": sigma, "epsilon": epsilon, "rc": 3 * sigma}
+            )
         else:
             left_out.append(path.name if path else atoms.get_chemical_formula())
             continue

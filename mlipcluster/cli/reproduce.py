@@ -65,6 +65,13 @@ def reproduce(
             rich_help_panel=_FIND,
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Root of environments that the calculator is in now.", rich_help_panel=_FIND),
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Or the name of a cluster that has one.", rich_help_panel=_FIND)
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -108,12 +115,15 @@ def reproduce(
     options = pairs("--option", option or ())
     if output is not None:
         options["output_path"] = output
+    where = {"root": root, "cluster": cluster}
     if calculator:
-        options |= calculators(calculator, pairs("--calculator-param", calculator_param or ()), python or (), device)
+        params = pairs("--calculator-param", calculator_param or ())
+        options |= calculators(calculator, params, python or (), device, **where)
     elif calculator_param or device:
         raise usage_error("--calculator-param and --device are a --calculator's; give that too.")
     elif python:
         options["calculators"] = _moved(_record(file, scorefile, output_name), python, trust)
+    options |= {name: value for name, value in where.items() if value is not None}
     audit = make_again(
         file,
         scorefile=scorefile,

@@ -21,6 +21,8 @@ _ELSEWHERE = {  # what --option cannot say
     "calculators": "--calculator",
     "nstruct": "--nstruct",
     "seed": "--seed",
+    "root": "--root",
+    "cluster": "--cluster",
     "output_path": "--output",
 }
 
@@ -42,7 +44,7 @@ def run(
         typer.Option(
             "--calculator",
             "-c",
-            help="Short name or module:callable; several: each task with each.",
+            help="Model string of the root, short name or module:callable; several: each task with each.",
             rich_help_panel=_CALCULATOR,
         ),
     ] = None,
@@ -65,6 +67,13 @@ def run(
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Device of the calculator: cpu, cuda, …", rich_help_panel=_CALCULATOR)
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Root of environments that the --calculator is of.", rich_help_panel=_CALCULATOR),
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Or the name of a cluster that has one.", rich_help_panel=_CALCULATOR)
     ] = None,
     then: Annotated[
         list[str] | None, typer.Option(help="Next protocol, on each output of the one before; several in order.")
@@ -135,9 +144,16 @@ def run(
     options = pairs("--option", option or ())
     for name in _ELSEWHERE.keys() & options:
         raise usage_error(f"--option {name}={options[name]}: say it with {_ELSEWHERE[name]}.")
-    cluster = MLIPCluster(
+    whole = MLIPCluster(
         tasks=_tasks(files, kwargs),
-        **calculators(calculator or (), pairs("--calculator-param", calculator_param or ()), python or (), device),
+        **calculators(
+            calculator or (),
+            pairs("--calculator-param", calculator_param or ()),
+            python or (),
+            device,
+            root=root,
+            cluster=cluster,
+        ),
         nstruct=nstruct,
         seed=seed,
         **{
@@ -154,7 +170,7 @@ def run(
             **options,
         },
     )
-    results: Results = cluster.distribute(*(load_protocol(name) for name in (protocol, *(then or ()))), retries=retries)
+    results: Results = whole.distribute(*(load_protocol(name) for name in (protocol, *(then or ()))), retries=retries)
     summary(results, output)
     if results.failures:
         raise typer.Exit(FAILED)
@@ -192,9 +208,12 @@ def _tasks(files: Sequence[str], kwargs: dict[str, Any]) -> Any:
 
 
 def calculators(
-    given: Sequence[str], params: dict[str, Any], pythons: Sequence[str], device: str | None
+    given: Sequence[str], params: dict[str, Any], pythons: Sequence[str], device: str | None, **where: Any
 ) -> dict[str, Any]:
-    """The calculators of a command line as `MLIPCluster` takes them: one, or several by name."""
+    """The calculators of a command line as `MLIPCluster` takes them: one, or several by name.
+
+    *where* is ``root`` and ``cluster``, as `resolve` takes them.
+    """
     from mlipcluster.calculators.registry import resolve
 
     if not given and (params or pythons or device is not None):
@@ -203,7 +222,7 @@ def calculators(
     for_all = next((item for item in pythons if "=" not in item), None)
     specs = {}
     for name in given:
-        spec = resolve(name)
+        spec = resolve(name, **where)
         python = by_name.pop(name, for_all)
         changes = {key: value for key, value in (("python", python), ("device", device)) if value is not None}
         specs[name if len(given) > 1 else ""] = spec.replace(kwargs={**spec.kwargs, **params}, **changes)

@@ -16,6 +16,7 @@ from mlipcluster.environments import pip
 from mlipcluster.environments.conda_drift import drift
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
+from mlipcluster.environments.origins import read_origins
 from mlipcluster.environments.pixi_lock import subdir
 from mlipcluster.environments.steps import Step, Wanted
 from mlipcluster.errors import EnvironmentBuildError
@@ -86,7 +87,7 @@ def _environment_yml(measured: Mapping[str, Any], added: tuple[Package, ...]) ->
     lines += [f"  - {_scalar(spec)}" for spec in specs or (f"python={measured['python']}", "pip")]
     if added:
         lines.append("  - pip:")
-        listed = pip.requirements(measured, added, hashed=False).splitlines()[1:]
+        listed = pip.requirements(measured, added, read_origins(measured), hashed=False).splitlines()[1:]
         lines += [f"      {line}" if line.startswith("#") else f"      - {_scalar(line)}" for line in listed]
         if all(line.startswith("#") for line in listed):
             lines[-len(listed) - 1] = "  # pip:"  # a list of nothing is none
@@ -126,7 +127,10 @@ def _explicit(measured: Mapping[str, Any], added: tuple[Package, ...]) -> str:
             lines.append(f"# {entry['name']}={entry['version']}={entry['build']}: without an address")
     if added:
         lines.append("# installed by pip:")
-        lines += [f"#   {line}" for line in pip.requirements(measured, added, hashed=False).splitlines()[1:]]
+        lines += [
+            f"#   {line}"
+            for line in pip.requirements(measured, added, read_origins(measured), hashed=False).splitlines()[1:]
+        ]
     return "\n".join(lines) + "\n"
 
 

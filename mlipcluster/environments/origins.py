@@ -5,6 +5,8 @@ An environment does not keep the hashes of what came from an index. Files that i
 - ``mlipcluster-requirements.txt`` in the environment, which our own builds leave there;
 - ``uv.lock``, ``requirements*.txt`` and ``pylock*.toml`` (PEP 751) in the folder that holds the environment;
 - the wheels that Python's ``ensurepip`` brings.
+
+Where uv is, its cache is asked as well: :mod:`mlipcluster.environments.uv_cache`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import MeasureError
 
 OWN = "mlipcluster-requirements.txt"
+Hashes = Mapping[tuple[str, str], frozenset[str]]
+"""Of a normalised name and version, ``"sha256:…"`` of its archives."""
 _MOST = 32 << 20  # bytes; larger files are no lock files
 _VARIABLE = re.compile(  # in a project file's tables of environment variables, as pixi has them, or of indexes, as PDM
     r"""(?<![\w.-])(["']?(?:[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|(?:ACCESS|PRIVATE|SECRET)_KEY)|password)"""
@@ -43,9 +47,13 @@ class Origins:
         Indexes that were given for all.
     """
 
-    hashes: Mapping[tuple[str, str], frozenset[str]]
+    hashes: Hashes
     indexes: Mapping[tuple[str, str], str]
     more: tuple[str, ...] = ()
+
+    def have(self, name: str, version: str) -> bool:
+        """Whether hashes of that version are known."""
+        return bool(self.hashes.get((name, version)))
 
 
 def read_origins(measured: Mapping[str, Any]) -> Origins:
@@ -58,7 +66,7 @@ def read_origins(measured: Mapping[str, Any]) -> Origins:
     texts = [own, *(read_text(path) for path in _beside(prefix, "requirements*.txt"))]
     found = [entry for text in texts for entry in _of_requirements(text)]
     tables = [uv_lock, *(read_text(path) for path in _beside(prefix, "pylock*.toml"))]
-    found += [entry for text in tables for entry in _of_tables(text)]
+    found += [entry for text in tables for entry in of_tables(text)]
     found += _of_ensurepip(Path(measured["base_prefix"]), measured["python"])
     for key, values in found:
         hashes.setdefault(key, set()).update(values)
@@ -134,7 +142,8 @@ def _of_requirements(text: str) -> Iterator[tuple[tuple[str, str], set[str]]]:
         yield (name, version), set(re.findall(r"--hash[= ](sha256:[0-9a-f]{64})(?![0-9a-f])", rest))
 
 
-def _of_tables(text: str) -> Iterator[tuple[tuple[str, str], set[str]]]:
+def of_tables(text: str) -> Iterator[tuple[tuple[str, str], set[str]]]:
+    """Name and version, and hashes, of each package of a ``uv.lock`` or ``pylock.toml``."""
     for name, version, block in blocks(text):
         found = re.findall(r'\bhash = "(sha256:[0-9a-f]{64})"|\bsha256 = "([0-9a-f]{64})"', block)
         yield (name, version), {whole or f"sha256:{digits}" for whole, digits in found}

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
-from mlipcluster.environments.origins import OWN, Origins, pins, read_origins, read_text
+from mlipcluster.environments.origins import OWN, Origins, pins, read_text
 from mlipcluster.environments.steps import Step, Wanted
+from mlipcluster.environments.uv_cache import find_origins
 
 FILES = (("requirements.txt",),)
 HEADER = "# Installed in Python "
@@ -28,7 +29,8 @@ def owns(measured: Mapping[str, Any]) -> bool:  # noqa: ARG001 - the table's sig
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     """The ``requirements.txt`` of what is installed."""
-    return Lock(requirements(measured, packages), "requirements.txt", drift=drift(measured, packages))
+    text = requirements(measured, packages, find_origins(measured, packages))
+    return Lock(text, "requirements.txt", drift=drift(measured, packages))
 
 
 def interpreter(wanted: Wanted) -> Path:
@@ -105,13 +107,14 @@ def _any_spelling(name: str) -> str:
     return re.escape(name).replace(r"\-", "[-_.]+")
 
 
-def requirements(measured: Mapping[str, Any], packages: tuple[Package, ...], *, hashed: bool = True) -> str:
+def requirements(
+    measured: Mapping[str, Any], packages: tuple[Package, ...], origins: Origins, *, hashed: bool = True
+) -> str:
     """Installed packages in pip's format (https://pip.pypa.io/en/stable/reference/requirements-file-format/).
 
     Installers take hashes of all packages or of none. So they are given where they are known of all, without asking
     the network (:mod:`mlipcluster.environments.origins`); otherwise a comment says of which they are not.
     """
-    origins = read_origins(measured)
     raw = {entry["name"]: entry for entry in measured["packages"]}
     listed = [package for package in packages if not _is_comment(package, raw)]
     unknown = [package.name for package in listed if not _has_hash(package, raw, origins)]
@@ -136,7 +139,7 @@ def _is_comment(package: Package, raw: Mapping[str, Any]) -> bool:
 def _has_hash(package: Package, raw: Mapping[str, Any], origins: Origins) -> bool:
     if raw.get(package.name, {}).get("vcs"):
         return False  # a repository: its files cannot be hashed as one
-    return _own_hash(package, raw) or bool(origins.hashes.get((package.name, package.version)))
+    return _own_hash(package, raw) or origins.have(package.name, package.version)
 
 
 def _own_hash(package: Package, raw: Mapping[str, Any]) -> bool:

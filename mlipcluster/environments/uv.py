@@ -13,6 +13,7 @@ from mlipcluster.environments.environment import Package
 from mlipcluster.environments.lock import Lock
 from mlipcluster.environments.origins import blocks, clean_text
 from mlipcluster.environments.steps import Step, Wanted
+from mlipcluster.environments.uv_cache import find_origins
 
 FILES = (("uv.lock", "pyproject.toml"), ("requirements.txt",))
 
@@ -23,7 +24,7 @@ def owns(measured: Mapping[str, Any]) -> bool:
 
 
 def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
-    """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise what pip's row says.
+    """``uv.lock`` and ``pyproject.toml`` of a project, as they are; otherwise ``requirements.txt``.
 
     A project's lock does not say which extras and groups are installed, nor what was added by hand. So the
     ``requirements.txt`` of what is installed goes with it.
@@ -37,7 +38,7 @@ def lock(measured: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     if project is None:
         return pip.lock(measured, packages)
     text, toml = (clean_text(project / name) for name in ("uv.lock", "pyproject.toml"))
-    more = {"requirements.txt": pip.requirements(measured, packages)}
+    more = {"requirements.txt": pip.requirements(measured, packages, find_origins(measured, packages))}
     return Lock(text, "uv.lock", toml, "pyproject.toml", more_files=more, drift=drift(text, packages))
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from ase import Atoms
 
-from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.environments.environment import Environment
 from mlipcluster.environments.measure import measure
@@ -27,6 +26,7 @@ from mlipcluster.reproduction import checks
 from mlipcluster.reproduction.checks import Difference
 from mlipcluster.reproduction.permission import check_calculator, check_factory
 from mlipcluster.reproduction.protocols import Located
+from mlipcluster.reproduction.roots import Roots
 
 COPIED = ("project_name", "simulation_name", "license")  # who makes it again is another author
 FILES = (checks.WEIGHTS, checks.CODE)  # what a calculator read that belongs to no environment
@@ -207,9 +207,13 @@ class Attempt:
         needed = dict(self.recorded)
         if not any("calculators" in Wishes.of(protocol).handed for protocol in self.protocols):
             needed = {key: spec for key, spec in needed.items() if key == name}
-        given = {key: resolve(spec) for key, spec in (options.pop("calculators", None) or {}).items()}
+        roots = Roots(options.pop("root", None), options.pop("cluster", None))
+        given = {key: roots.resolve(spec) for key, spec in (options.pop("calculators", None) or {}).items()}
         if (one := options.pop("calculator", None)) is not None:
-            given.setdefault(name, resolve(one))
+            given.setdefault(name, roots.resolve(one))
+        for key, spec in needed.items():
+            if key not in given and spec.build is not None:
+                given[key] = roots.located(key, spec, trust=self.trust)
         needed.update(given)
         for key, spec in needed.items():
             if not self.trust and key not in given:

@@ -111,7 +111,9 @@ def check_environment(name: str, old: Mapping[str, Any], here: Environment) -> l
         return []
     lines = difference(recorded, here) or ["the lists of packages differ in their origins"]
     count = f"{len(lines)} things" if len(lines) > 1 else "1 thing"
-    text = f"that of {name} differs in {count}; the record has its lock file, to build it again"
+    text = (
+        f"that of {name} differs in {count}; 'mlipcluster env dump' and 'env recreate' build it again from the record"
+    )
     return [Difference(ENVIRONMENT, text, _shown(lines))]
 
 

@@ -61,8 +61,9 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
         Start from this structure instead of the recorded one.
     instance_kwargs : mapping, optional
         Other options of `MLIPCluster`, for example ``{"output_path": "again"}`` to keep the new output, or
-        ``{"calculator": spec}`` for a calculator whose environment is in another place now. Not those that the record
-        decides (tasks, seeds, …), nor those without which the output could be missed (``dry_run``, …).
+        ``{"calculator": spec}`` for a calculator whose environment is in another place now, or ``{"root": path}`` for
+        those of a root. Not those that the record decides (tasks, seeds, …), nor those without which the output could
+        be missed (``dry_run``, …).
     clients_indices, resources
         As `MLIPCluster.distribute` takes them.
     tolerances : mapping, optional

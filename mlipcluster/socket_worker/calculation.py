@@ -42,9 +42,11 @@ class Calculation:
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.spec = spec
-        sys.path[:0] = [os.path.abspath(path) for path in spec.get("paths", ())]
+        sys.path[:0] = [os.path.realpath(path) for path in spec.get("paths", ())]
         started = time.perf_counter()
         self._factory = _find(spec["factory"])
+        device = spec.get("device")
+        self._device = _device_here(self._factory, spec) if device is None else device
         self._build()
         self.build_seconds = time.perf_counter() - started
 
@@ -120,9 +122,8 @@ class Calculation:
         had_torch = "torch" in sys.modules
         seed_generators(BUILD_SEED)
         arguments = dict(self.spec.get("kwargs", {}))
-        device = self.spec.get("device")
-        if device is not None:
-            arguments[_device_argument(self._factory)] = device
+        if self._device is not None:
+            arguments[_device_argument(self._factory)] = self._device
         self.calculator = self._factory(*self.spec.get("args", ()), **arguments)
         if not any(hasattr(self.calculator, name) for name in ("calculate", "get_property", *METHODS.values())):
             found = type(self.calculator).__name__
@@ -184,11 +185,34 @@ def _find(factory: str) -> Any:
 
 
 def _device_argument(factory: Any) -> str:
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return DEVICE_ARGUMENTS[0]
+    parameters = _parameters(factory)
     return next((name for name in DEVICE_ARGUMENTS if name in parameters), DEVICE_ARGUMENTS[0])
+
+
+def _device_here(factory: Any, spec: Mapping[str, Any]) -> str | None:
+    """``"cpu"`` for a factory that takes a GPU unless it is told otherwise, where torch sees none; else None.
+
+    Rootstock's ``setup(model, device="cuda")`` is such a factory. It is asked here, because only this process knows.
+    """
+    name = _device_argument(factory)
+    declared = _parameters(factory).get(name)
+    if declared is None or not str(declared.default).startswith("cuda"):
+        return None
+    told = inspect.signature(factory).bind_partial(*spec.get("args", ()), **spec.get("kwargs", {}))
+    if name in told.arguments:
+        return None
+    try:
+        torch = importlib.import_module("torch")  # a model that wants a GPU imports it anyway
+    except ImportError:
+        return "cpu"
+    return None if torch.cuda.is_available() else "cpu"
+
+
+def _parameters(factory: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _is_ases(calculator: Any, method: str) -> bool:

@@ -101,10 +101,10 @@ def sleeps_in_c(atoms):
 
 @pytest.mark.parametrize("protocol", [loops, sleeps_in_c])
 def test_one_that_never_ends(run, protocol):
-    results = run(METALS, protocol, timeout=1.0)
+    results = run(METALS, protocol, timeout=4.0)  # the others may wait for a busy machine
     (failure,) = results.failures
     assert failure.type.endswith("ProtocolTimeoutError")
-    assert f"protocol '{protocol.__name__}' took longer than timeout=1 s on task 1" in failure.message
+    assert f"protocol '{protocol.__name__}' took longer than timeout=4 s on task 1" in failure.message
     assert len(results) == 3
 
 

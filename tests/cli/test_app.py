@@ -16,7 +16,7 @@ def test_loading_the_command_line_loads_nothing_heavy():
     assert not {"numpy", "ase", "dask", "distributed", "pandas", "git", "cloudpickle"} & set(loaded)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["show"], ["quickstart"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["show"], ["quickstart"], ["env"]])
 def test_every_command_explains_itself(cli, command):
     result = cli(*command, "--help")
     assert result.exit_code == 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -56,10 +55,18 @@ def environment(make_environment):
 
 
 @pytest.fixture
-def uv():
-    """The uv program."""
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.is_file() else shutil.which("uv")
-    if found is None:
-        pytest.skip("uv is not installed")
-    return found
+def tiny_wheel():
+    """Makes a wheel of tiny-thing 1.5 in a folder."""
+
+    def make(folder):
+        path = folder / "tiny_thing-1.5-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as wheel:
+            info = "tiny_thing-1.5.dist-info"
+            kind = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            wheel.writestr("tiny_thing.py", "x = 1\n")
+            wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.5\n")
+            wheel.writestr(f"{info}/WHEEL", kind)
+            wheel.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+        return path
+
+    return make

@@ -215,7 +215,7 @@ def test_conda_packages_that_cannot_be_read_are_left_out(environment):
 
 
 @pytest.mark.slow
-def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
+def test_a_requirements_file_can_be_installed_from(uv, tmp_path, tiny_wheel):
     """What uv itself makes of the lock of an environment that uv made, without asking the network."""
     wheelhouse = tmp_path / "wheel house"
     source = tmp_path / "source"
@@ -225,7 +225,7 @@ def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
     run = [uv, "--offline", "--quiet"]
     subprocess.run([*run, "venv", "--python", sys.executable, str(tmp_path / "env")], check=True)
     wheelhouse.mkdir()
-    _tiny_wheel(wheelhouse)
+    tiny_wheel(wheelhouse)
     options = ["--no-index", "--find-links", str(wheelhouse)]
     subprocess.run([*run, "pip", "install", *options, "--python", str(python), "tiny-thing"], check=True)
     measured = measure(python)
@@ -236,14 +236,3 @@ def test_a_requirements_file_can_be_installed_from(uv, tmp_path):
     command = [*run, "pip", "install", *options, "--python", str(other), "-r", str(tmp_path / measured.lock_name)]
     subprocess.run(command, check=True)
     assert measure(other).digest == measured.digest
-
-
-def _tiny_wheel(folder):
-    import zipfile
-
-    with zipfile.ZipFile(folder / "tiny_thing-1.5-py3-none-any.whl", "w") as wheel:
-        info = "tiny_thing-1.5.dist-info"
-        wheel.writestr("tiny_thing.py", "x = 1\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.5\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")

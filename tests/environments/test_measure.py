@@ -26,7 +26,7 @@ def test_this_environment():
     import numpy as np
 
     assert (versions["ase"], versions["numpy"]) == (ase.__version__, np.__version__)
-    assert f"numpy=={np.__version__}\n" in here.lock or here.lock_name != "requirements.txt"
+    assert f"\nnumpy=={np.__version__}" in here.lock or here.lock_name != "requirements.txt"
     assert measure(sys.executable).digest == here.digest
     assert measure(sys.prefix).digest == here.digest
     assert measure(lock=False).digest == here.digest

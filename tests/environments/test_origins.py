@@ -48,6 +48,12 @@ wheels = [{{name = "x.whl", url = "https://h/x.whl", hashes = {{sha256 = "{A[7:]
 """
 
 
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    """What uv's cache has would be known as well."""
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty cache"))
+
+
 @pytest.fixture
 def known(environment):
     """An environment of numpy and torch, and what is read of it: ``known(name, text, folder) -> lines``."""

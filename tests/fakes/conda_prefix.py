@@ -14,6 +14,7 @@ PYTHON = ".".join(str(part) for part in sys.version_info[:3])
 MACHINE = {"x86_64": "64", "arm64": "arm64", "aarch64": "aarch64"}
 SUBDIR = f"{'osx' if sys.platform == 'darwin' else 'linux'}-{MACHINE.get(os.uname().machine, os.uname().machine)}"
 SITE = f"lib/python{sysconfig.get_python_version()}/site-packages"
+STAND_INS = {"ase", "numpy"}  # packages that can be imported
 MISSING = "FAKE_CONDA_MISSING"  # names of packages that are no longer to be had, with spaces
 
 
@@ -61,10 +62,13 @@ class Prefix:
         (self.path / "conda-meta" / f"{name}-{version}-{build}.json").write_text(json.dumps(meta))
         if name == "python":
             self._python()
+        if name in STAND_INS:
+            (self.path / SITE).mkdir(parents=True, exist_ok=True)
+            (self.path / SITE / f"{name}.py").write_text(f"__version__ = {version!r}\n")
 
     def _python(self) -> None:
         (self.path / "bin").mkdir()
-        (self.path / SITE).mkdir(parents=True)
+        (self.path / SITE).mkdir(parents=True, exist_ok=True)
         shutil.copy(python_program(), self.path / "bin" / "python3")
         (self.path / "bin" / "python").symlink_to("python3")
         for name, target in python_links().items():

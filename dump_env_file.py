@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""Take the environments of an output out of its record, for recreate_env.py to build them again.
+
+Runs from a checkout, with any Python >= 3.9 and nothing installed: see docs/environments.md, or --help.
+"""
+
+import os
+import sys
+
+
+def main():
+    """Run it; the exit status is 0, 1 for an error, 2 for a wrong command line."""
+    if sys.version_info < (3, 9):
+        sys.stderr.write(
+            "dump_env_file.py needs Python 3.9 or newer, not %s; name a newer one\n" % sys.version.split()[0]
+        )
+        return 1
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    from mlipcluster.recreation.command_line import dump_main
+
+    return dump_main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Environments out of records: taken out of an output, and built again. Runs in a bare Python, too."""
