@@ -19,8 +19,9 @@ from mlipcluster.process import find_program, run_command
 
 _VERSION = re.compile(r"(?:[A-Za-z]+[ @-])?\d+(?:\.\d+)*\w*")
 _ASK = """
-import importlib.util, json, platform
-print(json.dumps([platform.python_implementation().lower(), platform.python_version().rstrip("+"),
+import importlib.util, json, platform, sys
+version = platform.python_version().rstrip("+") + getattr(sys, "abiflags", "")
+print(json.dumps([platform.python_implementation().lower(), version,
                   bool(importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"))]))
 """
 
