@@ -133,7 +133,7 @@ def test_what_cannot_be_read_is_served_from_its_build_and_by_nothing_else(make_r
         (store.root / "sources" / f"{name}.py").write_text("def (")
         (store.root / "current" / f"{name}.json").unlink()
     for model in ("chgnet", "metal-pd-medium"):  # neither the one built in, nor setup("pd-medium") of another
-        with pytest.raises(InputError, match="is not built, and its source cannot be read: .*line 1: invalid syntax"):
+        with pytest.raises(InputError, match=r"is not built, and its source cannot be read: .*line 1: invalid syntax"):
             resolve(model, root=store.root)
     assert stored("metal-medium", store.root).args == ("medium",)
     assert resolve("emt", root=store.root).name == "emt"
