@@ -26,13 +26,15 @@ def read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{str(path)!r} cannot be read ({error}); remove it, and it is made anew") from error
     schema = found.get("schema") if isinstance(found, dict) else None
     if not isinstance(schema, int):
         raise RecordError(f"{str(path)!r} has no schema; remove it, and it is made anew")
     if schema > SCHEMA:
         raise RecordError(f"{str(path)!r} has schema {schema}, this version knows {SCHEMA}; take a newer mlipcluster")
+    if any(not isinstance(value, dict) for name, value in found.items() if name != "schema"):
+        raise RecordError(f"{str(path)!r} holds what is no table; remove it, and it is made anew")
     return dict(found)
 
 

@@ -26,7 +26,7 @@ from ase.build import bulk, molecule
 from mlipcluster.calculators import notes
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import Stored
-from mlipcluster.errors import RemoteCalculatorError
+from mlipcluster.errors import RecordError, RemoteCalculatorError
 from mlipcluster.store.store import Store
 
 FIRST, IDENTICAL, WITHIN, DIFFERENT = "first", "identical", "within tolerance", "different"
@@ -115,7 +115,8 @@ def smoke(store: Store, one: Stored, device: str | None = None) -> Smoke:
         devices = calculator.provenance().devices
     energy, forces, verdict = compare(answer, known)
     found = Smoke(one.model, one.environment, one.build.digest, verdict, answer, energy, forces, seconds, devices)
-    _keep(store, found)
+    if known is not None or found.passed:  # what is no number is nothing to hold others against
+        _keep(store, found)
     return found
 
 
@@ -143,9 +144,11 @@ def reference_cell(name: str) -> Atoms:
 
 def compare(answer: Answer, known: Mapping[str, Any] | None) -> tuple[float, float, str]:
     """Differences in energy (eV an atom) and forces (eV/Å) from the known answer, and the verdict."""
+    ours = np.array(answer.forces)
     if known is None:
-        return 0.0, 0.0, FIRST
-    ours, theirs = np.array(answer.forces), np.array(known["forces"])
+        is_number = np.isfinite(answer.energy) and np.isfinite(ours).all()
+        return (0.0, 0.0, FIRST) if is_number else (np.nan, np.nan, DIFFERENT)
+    theirs = np.array(known["forces"])
     energy = abs(answer.energy - known["energy"]) / len(ours)
     forces = float(abs(ours - theirs).max())
     if energy == forces == 0.0:
@@ -156,7 +159,21 @@ def compare(answer: Answer, known: Mapping[str, Any] | None) -> tuple[float, flo
 
 def known_answers(path: Path) -> dict[str, dict[str, Any]]:
     """The answers in the file of an environment, by build and model; none if there is no such file."""
-    return dict(notes.read(path).get("answers", {}))
+    found = notes.read(path).get("answers", {})
+    try:
+        for answers in found.values():
+            for known in answers.values():
+                _check(known)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{str(path)!r} holds answers that are none; remove it, and it is made anew") from error
+    return dict(found)
+
+
+def _check(known: Mapping[str, Any]) -> None:
+    """Raise one of Python's errors where a known answer cannot be one."""
+    if np.shape(known["forces"]) != reference_cell(known["cell"]).positions.shape:
+        raise ValueError("forces of another cell")
+    float(known["energy"])
 
 
 def _keep(store: Store, found: Smoke) -> None:

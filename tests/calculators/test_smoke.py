@@ -90,11 +90,23 @@ def test_not_a_number_is_another_answer():
     nan = float("nan")
     assert compare(Answer("Cu", nan, answer.forces), known)[2] == "different"
     assert compare(Answer("Cu", 1.0, ((nan, 0.0, 0.0),)), known)[2] == "different"
+    assert compare(Answer("Cu", nan, answer.forces), None)[2] == "different"
     just = TOLERANCE["energy"] * 0.99
     assert compare(Answer("Cu", 1.0 + just, answer.forces), known)[2] == "within tolerance"
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "cannot be read"), ("[]", "no schema"), ('{"schema": 2}', "newer")])
+_DAMAGED = [
+    ("{", "cannot be read"),
+    ("[]", "no schema"),
+    ('{"schema": 2}', "newer"),
+    ('{"schema": 1, "answers": []}', "no table"),
+    ('{"schema": 1, "answers": {"a": 1}}', "answers that are none"),
+    ('{"schema": 1, "answers": {"a": {"m": {"cell": "Fe", "energy": 1.0, "forces": []}}}}', "answers that are none"),
+    ('{"schema": 1, "answers": {"a": {"m": {"cell": "Cu", "energy": 1.0, "forces": [1]}}}}', "answers that are none"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), _DAMAGED)
 def test_a_damaged_file_is_named_with_the_remedy(store, text, told):
     store.smoke_file("metal_env").write_text(text)
     with pytest.raises(RecordError, match=told):

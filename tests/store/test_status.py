@@ -144,6 +144,16 @@ def test_a_build_that_was_made_again_goes_and_the_new_one_stays(store, build_by_
     assert second.folder.is_dir()
 
 
+def test_a_link_that_was_not_switched_in_goes_when_its_builder_has_ended(store):
+    with new_part(store.layout, "emt_env", 60.0) as (folder, _):
+        link = folder.with_name(f"{folder.name}.link")
+        link.symlink_to(os.path.join(".parts", folder.name))
+        assert prune(store, keep_days=0) == []
+        assert link.is_symlink()
+    assert [(one.path, one.gone) for one in prune(store, keep_days=0)] == [(link, True)]
+    assert not link.is_symlink()
+
+
 def test_days_count_from_when_it_is_noticed(store):
     build = store.current("a_env")
     store.layout.current_file("a_env").unlink()
