@@ -13,6 +13,7 @@ in eV and eV/Å; ``last`` holds the last test's differences.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +27,8 @@ from ase.build import bulk, molecule
 from mlipcluster.calculators import notes
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import Stored
-from mlipcluster.errors import RecordError, RemoteCalculatorError
+from mlipcluster.errors import InputError, RecordError, RemoteCalculatorError
+from mlipcluster.store.layout import owner
 from mlipcluster.store.store import Store
 
 FIRST, IDENTICAL, WITHIN, DIFFERENT = "first", "identical", "within tolerance", "different"
@@ -98,16 +100,24 @@ class Smoke:
 
 
 def smoke(store: Store, one: Stored, device: str | None = None) -> Smoke:
-    """Test a model of a root, and keep its answer if it is the first.
+    """Test a model of a root, and keep its answer if it is the first; where the root is read-only, only compare.
 
     Raises
     ------
+    InputError
+        There is no known answer, and none can be kept.
     CalculatorError
         It does not start, or calculates none of the reference cells.
     """
     spec = one.test_spec if device is None else one.test_spec.replace(device=device)
     path = store.smoke_file(one.environment)
     known = known_answers(path).get(one.build.digest, {}).get(one.model)
+    keeps = os.access(path.parent, os.W_OK | os.X_OK)
+    if known is None and not keeps:
+        raise InputError(
+            f"there is no known answer of {one.model!r} in this build yet, and {str(path.parent)!r} cannot be written"
+            f" by you; ask its owner, {owner(path.parent)}, to run the test"
+        )
     started = time.perf_counter()
     with SocketCalculator(spec) as calculator:
         answer = ask(calculator, [known["cell"]] if known else list(CELLS))
@@ -115,7 +125,7 @@ def smoke(store: Store, one: Stored, device: str | None = None) -> Smoke:
         devices = calculator.provenance().devices
     energy, forces, verdict = compare(answer, known)
     found = Smoke(one.model, one.environment, one.build.digest, verdict, answer, energy, forces, seconds, devices)
-    if known is not None or found.passed:  # what is no number is nothing to hold others against
+    if keeps and (known is not None or found.passed):  # what is no number is nothing to hold others against
         _keep(store, found)
     return found
 

@@ -69,7 +69,7 @@ def linked(layout: Layout) -> dict[Path, str]:
 
 
 def abandoned(layout: Layout) -> list[Path]:
-    """What builders that are no more have left: half made folders, locks (``<folder>.lock``), links to be switched in."""
+    """What builders that are no more have left: half made folders, locks, links to be switched in."""
     found = []
     for entry in _entries(layout):
         if entry.suffix == ".lock" or not _is_build(layout, entry):

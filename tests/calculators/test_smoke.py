@@ -9,7 +9,7 @@ from ase.calculators import emt
 from mlipcluster.calculators.smoke import CELLS, TOLERANCE, Answer, ask, compare, known_answers, reference_cell, smoke
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import model_of
-from mlipcluster.errors import RecordError, RemoteCalculatorError
+from mlipcluster.errors import InputError, RecordError, RemoteCalculatorError
 
 METAL = """
 import os
@@ -119,3 +119,16 @@ def test_the_file_says_its_schema_and_is_as_readable_as_the_root(store):
     path = store.smoke_file("metal_env")
     assert json.loads(path.read_text())["schema"] == 1
     assert path.stat().st_mode & 0o777 == 0o664
+
+
+def test_in_a_root_that_cannot_be_written_answers_are_compared_alone(store, monkeypatch):
+    metal = model_of(store, "metal_env", "")
+    monkeypatch.setattr("mlipcluster.calculators.smoke.os.access", lambda *_: False)
+    with pytest.raises(InputError, match=r"no known answer of 'metal' in this build yet.*ask its owner"):
+        smoke(store, metal)
+    monkeypatch.undo()
+    smoke(store, metal)
+    before = store.smoke_file("metal_env").read_text()
+    monkeypatch.setattr("mlipcluster.calculators.smoke.os.access", lambda *_: False)
+    assert smoke(store, metal).verdict == "identical"
+    assert store.smoke_file("metal_env").read_text() == before
