@@ -201,7 +201,7 @@ def _no_root(layout: Layout) -> str:
             f"{root!r} is a root of Rootstock, whose environments cannot be shared; its files work unchanged: "
             f"`mlipcluster env init --root NEW`, then `mlipcluster env register {root}/environments/*.py --root NEW`"
         )
-    found = "is no root of environments" if os.path.isdir(root) else "does not exist, or you may not look there"
+    found = "is no root of environments" if os.path.isdir(root) else "does not exist"
     return f"{root!r} {found}; make one with `mlipcluster env init --root …`, or name another with --root"
 
 
