@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,19 @@ def write(layout: Layout, path: Path, stated: dict[str, Any]) -> None:
     """Write the object, so that no reader ever sees half of it, and all who may read the root can read it."""
     write_atomic(path, json.dumps({"schema": SCHEMA, **stated}, indent=1, sort_keys=True) + "\n")
     layout.share_file(path)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let nobody else change the file between reading and writing it, where its file system carries locks."""
+    path.parent.mkdir(exist_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def now() -> str:

@@ -190,7 +190,8 @@ def _keep(store: Store, found: Smoke) -> None:
     said = {"devices": list(found.devices), "when": notes.now()}
     last = {"verdict": found.verdict, "energy": found.energy, "forces": found.forces, "seconds": found.seconds, **said}
     path = store.smoke_file(found.environment)
-    answers = known_answers(path)  # as they are now: others may have been tested meanwhile
-    known = answers.setdefault(found.build, {}).setdefault(found.model, {**asdict(found.answer), **said})
-    known["last"] = last
-    notes.write(store.layout, path, {"answers": answers})
+    with notes.alone(path):
+        answers = known_answers(path)  # as they are now: others may have been tested meanwhile
+        known = answers.setdefault(found.build, {}).setdefault(found.model, {**asdict(found.answer), **said})
+        known["last"] = last
+        notes.write(store.layout, path, {"answers": answers})

@@ -233,6 +233,9 @@ def _fetch(store: Store, name: str, models: list[str]) -> None:
 
     for fetched in fetch(store, name, models):
         print(f"  fetched {fetched.model}: {len(fetched.weights)} files")
+        for weight in fetched.weights:
+            if Path(weight.path).is_absolute():
+                say(f"warning: {fetched.model} reads {weight.path}, which is not in the root; others may not have it")
 
 
 @contextlib.contextmanager

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from ase.calculators import emt
 
-from mlipcluster.calculators.smoke import CELLS, TOLERANCE, Answer, ask, compare, known_answers, reference_cell, smoke
+from mlipcluster.calculators.smoke import (
+    CELLS,
+    TOLERANCE,
+    Answer,
+    Smoke,
+    _keep,
+    ask,
+    compare,
+    known_answers,
+    reference_cell,
+    smoke,
+)
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import model_of
 from mlipcluster.errors import InputError, RecordError, RemoteCalculatorError
@@ -132,3 +144,11 @@ def test_in_a_root_that_cannot_be_written_answers_are_compared_alone(store, monk
     monkeypatch.setattr("mlipcluster.calculators.smoke.os.access", lambda *_: False)
     assert smoke(store, metal).verdict == "identical"
     assert store.smoke_file("metal_env").read_text() == before
+
+
+def test_answers_of_tests_at_once_are_all_kept(store):
+    digest, answer = store.current("metal_env").digest, Answer("Si", 1.0, tuple([(0.0, 0.0, 0.0)] * 8))
+    found = [Smoke(f"m{i}", "metal_env", digest, "first", answer, 0.0, 0.0, 1.0, ("cpu",)) for i in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: _keep(store, one), found))
+    assert known_answers(store.smoke_file("metal_env"))[digest].keys() == {one.model for one in found}
