@@ -163,9 +163,10 @@ def _is_free(path: Path, descriptor: int) -> bool:
 
 def _has_process(folder: Path) -> bool:
     """Whether a program that its builder started still works in a folder, where no lock tells that; on Linux."""
+    full = os.path.realpath(folder)  # the builder may have come by another path
     for process in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):  # somebody else's, or ended by now
-            if os.readlink(process) == str(folder):
+            if os.readlink(process) == full:
                 return True
     return False
 

@@ -162,6 +162,15 @@ def test_days_count_from_when_it_is_noticed(store):
     assert build.folder.exists()
 
 
+def test_all_who_may_read_the_root_can_read_since_when_a_build_is_old(store):
+    folder, before = store.current("a_env").folder, os.umask(0o077)
+    try:
+        store.retire(folder)
+    finally:
+        os.umask(before)
+    assert (folder / RETIRED_FILE).stat().st_mode & 0o044 == store.layout.mode & 0o044
+
+
 def test_builds_of_a_removed_name_go_with_their_days(store):
     build = store.current("a_env")
     store.remove("a_env")
