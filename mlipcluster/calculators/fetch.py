@@ -132,4 +132,5 @@ def _in_root(weight: Weight, root: Path) -> Weight:
 def _keep(store: Store, one: Stored, fetched: Fetched) -> None:
     path = store.weights_file(one.environment)
     entry = {"build": one.build.digest, "when": notes.now(), "weights": [asdict(weight) for weight in fetched.weights]}
-    notes.write(store.layout, path, {"models": {**known_models(store, one.environment), one.model: entry}})
+    with notes.alone(path):
+        notes.write(store.layout, path, {"models": {**known_models(store, one.environment), one.model: entry}})

@@ -56,6 +56,11 @@ def family(name: str) -> str:
     return name.removesuffix("_env").replace("_", "-")
 
 
+def fits(model: str, name: str) -> bool:
+    """Whether *model* begins with the name of the environment *name*."""
+    return any(_fits(model, word) for word in (name, family(name)))
+
+
 def choose(model: str, sources: Mapping[str, Source], cluster: str | None = None) -> Choice | None:
     """What *model* means among *sources*; None when no environment's name fits.
 
@@ -102,7 +107,7 @@ def _one(model: str, sources: Sequence[Source]) -> Source | None:
     if len({source.name for source in here}) > 1:
         names = sorted(source.name for source in here)
         raise InputError(
-            f"{model!r:.200} may mean the environments {' and '.join(names)}; say which: '{names[0]}-…', with what its"
+            f"{model!r:.200} may mean the environments {' and '.join(names)}; say which: '{names[-1]}-…', with what its"
             " setup is to be told"
         )
     return here[0] if here else None

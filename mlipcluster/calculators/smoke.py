@@ -13,6 +13,7 @@ in eV and eV/Å; ``last`` holds the last test's differences.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +27,8 @@ from ase.build import bulk, molecule
 from mlipcluster.calculators import notes
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import Stored
-from mlipcluster.errors import RemoteCalculatorError
+from mlipcluster.errors import InputError, RecordError, RemoteCalculatorError
+from mlipcluster.store.layout import owner
 from mlipcluster.store.store import Store
 
 FIRST, IDENTICAL, WITHIN, DIFFERENT = "first", "identical", "within tolerance", "different"
@@ -98,16 +100,24 @@ class Smoke:
 
 
 def smoke(store: Store, one: Stored, device: str | None = None) -> Smoke:
-    """Test a model of a root, and keep its answer if it is the first.
+    """Test a model of a root, and keep its answer if it is the first; where the root is read-only, only compare.
 
     Raises
     ------
+    InputError
+        There is no known answer, and none can be kept.
     CalculatorError
         It does not start, or calculates none of the reference cells.
     """
     spec = one.test_spec if device is None else one.test_spec.replace(device=device)
     path = store.smoke_file(one.environment)
     known = known_answers(path).get(one.build.digest, {}).get(one.model)
+    keeps = os.access(path.parent, os.W_OK | os.X_OK)
+    if known is None and not keeps:
+        raise InputError(
+            f"there is no known answer of {one.model!r} in this build yet, and {str(path.parent)!r} cannot be written"
+            f" by you; ask its owner, {owner(path.parent)}, to run the test"
+        )
     started = time.perf_counter()
     with SocketCalculator(spec) as calculator:
         answer = ask(calculator, [known["cell"]] if known else list(CELLS))
@@ -115,7 +125,8 @@ def smoke(store: Store, one: Stored, device: str | None = None) -> Smoke:
         devices = calculator.provenance().devices
     energy, forces, verdict = compare(answer, known)
     found = Smoke(one.model, one.environment, one.build.digest, verdict, answer, energy, forces, seconds, devices)
-    _keep(store, found)
+    if keeps and (known is not None or found.passed):  # what is no number is nothing to hold others against
+        _keep(store, found)
     return found
 
 
@@ -143,9 +154,11 @@ def reference_cell(name: str) -> Atoms:
 
 def compare(answer: Answer, known: Mapping[str, Any] | None) -> tuple[float, float, str]:
     """Differences in energy (eV an atom) and forces (eV/Å) from the known answer, and the verdict."""
+    ours = np.array(answer.forces)
     if known is None:
-        return 0.0, 0.0, FIRST
-    ours, theirs = np.array(answer.forces), np.array(known["forces"])
+        is_number = np.isfinite(answer.energy) and np.isfinite(ours).all()
+        return (0.0, 0.0, FIRST) if is_number else (np.nan, np.nan, DIFFERENT)
+    theirs = np.array(known["forces"])
     energy = abs(answer.energy - known["energy"]) / len(ours)
     forces = float(abs(ours - theirs).max())
     if energy == forces == 0.0:
@@ -156,14 +169,29 @@ def compare(answer: Answer, known: Mapping[str, Any] | None) -> tuple[float, flo
 
 def known_answers(path: Path) -> dict[str, dict[str, Any]]:
     """The answers in the file of an environment, by build and model; none if there is no such file."""
-    return dict(notes.read(path).get("answers", {}))
+    found = notes.read(path).get("answers", {})
+    try:
+        for answers in found.values():
+            for known in answers.values():
+                _check(known)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{str(path)!r} holds answers that are none; remove it, and it is made anew") from error
+    return dict(found)
+
+
+def _check(known: Mapping[str, Any]) -> None:
+    """Raise one of Python's errors where a known answer cannot be one."""
+    if np.shape(known["forces"]) != reference_cell(known["cell"]).positions.shape:
+        raise ValueError("forces of another cell")
+    float(known["energy"])
 
 
 def _keep(store: Store, found: Smoke) -> None:
     said = {"devices": list(found.devices), "when": notes.now()}
     last = {"verdict": found.verdict, "energy": found.energy, "forces": found.forces, "seconds": found.seconds, **said}
     path = store.smoke_file(found.environment)
-    answers = known_answers(path)  # as they are now: others may have been tested meanwhile
-    known = answers.setdefault(found.build, {}).setdefault(found.model, {**asdict(found.answer), **said})
-    known["last"] = last
-    notes.write(store.layout, path, {"answers": answers})
+    with notes.alone(path):
+        answers = known_answers(path)  # as they are now: others may have been tested meanwhile
+        known = answers.setdefault(found.build, {}).setdefault(found.model, {**asdict(found.answer), **said})
+        known["last"] = last
+        notes.write(store.layout, path, {"answers": answers})

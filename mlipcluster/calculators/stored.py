@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlipcluster.calculators import notes
-from mlipcluster.calculators.model_strings import Choice, choose, family, unknown
+from mlipcluster.calculators.model_strings import Choice, choose, family, fits, unknown
 from mlipcluster.calculators.places import OFFLINE, variables
 from mlipcluster.calculators.spec import FRESH, CalculatorSpec
 from mlipcluster.errors import InputError
@@ -91,7 +91,18 @@ def stored(model: str, root: str | os.PathLike[str], cluster: str | None = None)
 def find(model: str, store: Store, cluster: str | None = None) -> Stored | None:
     """The model that *model* names; None where no environment serves it. Raises as :func:`stored`."""
     choice = choose(model, serving(store), cluster)
+    _refuse_broken(model, store, choice)
     return None if choice is None else Stored(choice, store.built(choice.source.name), store.layout)
+
+
+def _refuse_broken(model: str, store: Store, choice: Choice | None) -> None:
+    """See that *model* does not mean an environment whose source cannot be read: nothing else is to serve it then."""
+    taken = "" if choice is None else choice.source.name
+    if choice is not None and choice.argument in choice.source.checkpoints:
+        return
+    for name, why in store.broken().items():
+        if fits(model, name) and len(family(name)) > len(family(taken)) and store.current(name) is None:
+            raise InputError(f"environment {name!r} is not built, and its source cannot be read: {why}")
 
 
 def models_of(store: Store, name: str) -> list[Stored]:
@@ -124,8 +135,8 @@ def known_models(store: Store, name: str) -> dict[str, Any]:
 
 def serving(store: Store) -> dict[str, Source]:
     """The source of each environment, by name: the one that its build was made of, for that is what runs."""
-    builds = {name: (source, store.current(name)) for name, source in store.sources().items()}
-    return {name: source if build is None else build.source for name, (source, build) in builds.items()}
+    builds = {name: build for name in sorted(store.names()) if (build := store.current(name)) is not None}
+    return {**store.sources(), **{name: build.source for name, build in builds.items()}}
 
 
 def online(spec: CalculatorSpec) -> CalculatorSpec:

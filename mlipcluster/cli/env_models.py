@@ -76,9 +76,9 @@ def _models(store: Store, names: list[str], cluster: str | None) -> list[Stored]
     from mlipcluster.calculators.stored import find, models_of, serving
     from mlipcluster.errors import InputError
 
-    environments = store.sources()
+    environments = serving(store)
     found: list[Stored] = []
-    for name in names or [name for name in environments if store.current(name) is not None]:
+    for name in names or [name for name in sorted(environments) if store.current(name) is not None]:
         if name in environments:
             found += models_of(store, name)
         elif (one := find(name, store, cluster)) is not None:

@@ -131,13 +131,16 @@ def list_(
 ) -> None:
     """List environments, and the model strings that stand for them."""
     from mlipcluster.calculators.model_strings import examples
+    from mlipcluster.calculators.stored import serving
 
     store = _store(root, cluster)
     rows: list[dict[str, Any]] = [
         {"name": name, "built": store.current(name) is not None, "models": examples(source)}
-        for name, source in store.sources().items()
+        for name, source in sorted(serving(store).items())
     ]
-    rows += [{"name": name, "built": False, "models": [], "error": why} for name, why in store.broken().items()]
+    known = {row["name"] for row in rows}
+    broken = {name: why for name, why in store.broken().items() if name not in known}
+    rows += [{"name": name, "built": False, "models": [], "error": why} for name, why in broken.items()]
     if as_json:
         print(json.dumps({"root": str(store.root), "environments": rows}, indent=1))
         return
@@ -230,6 +233,9 @@ def _fetch(store: Store, name: str, models: list[str]) -> None:
 
     for fetched in fetch(store, name, models):
         print(f"  fetched {fetched.model}: {len(fetched.weights)} files")
+        for weight in fetched.weights:
+            if Path(weight.path).is_absolute():
+                say(f"warning: {fetched.model} reads {weight.path}, which is not in the root; others may not have it")
 
 
 @contextlib.contextmanager

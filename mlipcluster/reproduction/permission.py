@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from mlipcluster.calculators.registry import names
@@ -49,6 +50,15 @@ def check_factory(name: str, spec: CalculatorSpec) -> None:
         raise _error(name, spec, f"calls {spec.factory}({given:.200})")
 
 
+def is_fixed(path: str) -> bool:
+    """Whether a path means the same wherever this process works.
+
+    Any other could lead to what came along with the record: a relative one, and one by way of ``/proc/self/cwd``.
+    """
+    parts = Path(path).parts
+    return os.path.isabs(path) and ".." not in parts and parts[1:2] not in (("proc",), ("dev",))
+
+
 def _what(spec: CalculatorSpec) -> dict[str, Any]:
     return {key: value for key, value in spec.identity().items() if key not in _HARMLESS}
 
@@ -56,7 +66,7 @@ def _what(spec: CalculatorSpec) -> dict[str, Any]:
 def _refused(spec: CalculatorSpec) -> str:
     """Why an interpreter is not started; empty if it may be."""
     path = spec.interpreter
-    if not os.path.isabs(os.path.expanduser(str(spec.python))) or not _PYTHON.fullmatch(path.name):
+    if not is_fixed(os.path.expanduser(str(spec.python))) or not _PYTHON.fullmatch(path.name):
         return "is not the full path of a Python"
     try:
         owner = path.stat().st_uid

@@ -14,6 +14,7 @@ from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.stored import Stored, find, known_models
 from mlipcluster.errors import InputError
+from mlipcluster.reproduction.permission import is_fixed
 from mlipcluster.socket_worker.weights import SUFFIXES
 from mlipcluster.store.sites import PathLike, cluster_roots, find_root, known_root
 from mlipcluster.store.store import Store
@@ -82,7 +83,8 @@ class Roots:
     def _candidates(self, recorded: str, *, trust: bool) -> Iterator[Path]:
         """The root that the caller names, alone; or this machine's, and the recorded one.
 
-        That counts where it belongs to the user or to root, is a known cluster's, or the record is trusted.
+        That counts where it belongs to the user or to root, is a known cluster's, or the record is trusted. A relative
+        path, and one by way of ``/proc``, could be that of a root that came along with the record.
         """
         if self.asked:
             yield find_root(self.root, self.cluster)
@@ -92,7 +94,7 @@ class Roots:
             yield here
         known = [one.value for one in cluster_roots().values()]
         with contextlib.suppress(OSError):
-            if trust or recorded in known or _owner(recorded) in (0, os.getuid()):
+            if trust or recorded in known or (is_fixed(recorded) and _owner(recorded) in (0, os.getuid())):
                 yield Path(recorded)
 
 

@@ -88,7 +88,7 @@ class Layout:
             )
 
 
-_WRITE = os.W_OK | os.X_OK
+_READ, _WRITE = os.R_OK | os.X_OK, os.W_OK | os.X_OK
 
 
 def make_root(root: str | os.PathLike[str]) -> tuple[Layout, bool]:
@@ -133,7 +133,8 @@ def open_root(root: str | os.PathLike[str]) -> Layout:
         There is none; the message says what is there instead, and what to do.
     """
     layout = Layout(root)
-    if not layout.marker.exists():
+    _refuse_closed(layout)
+    if not os.path.exists(layout.marker):  # False as well where a folder above it is closed
         raise InputError(_no_root(layout))
     found = read_json(layout.marker)
     if found.get("kind") != KIND or not isinstance(found.get("schema"), int):
@@ -171,6 +172,17 @@ def owner(path: Path) -> str:
     return f"{user!r} (group {group!r})"
 
 
+def _refuse_closed(layout: Layout) -> None:
+    """See that this user may look into the root: what is closed would be taken for empty, and another model served."""
+    folders = (layout.root, layout.sources, layout.builds, layout.current)
+    closed = next((folder for folder in folders if os.path.isdir(folder) and not os.access(folder, _READ)), None)
+    if closed is not None:
+        raise InputError(
+            f"{str(closed)!r} cannot be read by you; it belongs to {owner(closed)}: ask them to open it, or name"
+            " another root with --root"
+        )
+
+
 def _refuse_others(layout: Layout) -> None:
     names = sorted(entry.name for entry in layout.root.iterdir())
     if _is_rootstock(layout.root):
@@ -189,9 +201,9 @@ def _no_root(layout: Layout) -> str:
             f"{root!r} is a root of Rootstock, whose environments cannot be shared; its files work unchanged: "
             f"`mlipcluster env init --root NEW`, then `mlipcluster env register {root}/environments/*.py --root NEW`"
         )
-    found = "is no root of environments" if layout.root.is_dir() else "does not exist"
+    found = "is no root of environments" if os.path.isdir(root) else "does not exist"
     return f"{root!r} {found}; make one with `mlipcluster env init --root …`, or name another with --root"
 
 
 def _is_rootstock(root: Path) -> bool:
-    return (root / "environments").is_dir() and (root / "envs").is_dir()
+    return os.path.isdir(root / "environments") and os.path.isdir(root / "envs")

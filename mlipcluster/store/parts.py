@@ -69,7 +69,7 @@ def linked(layout: Layout) -> dict[Path, str]:
 
 
 def abandoned(layout: Layout) -> list[Path]:
-    """What builders that are no more have left: half made folders, and locks (``<folder>.lock``) beside any."""
+    """What builders that are no more have left: half made folders, locks, links to be switched in."""
     found = []
     for entry in _entries(layout):
         if entry.suffix == ".lock" or not _is_build(layout, entry):
@@ -98,7 +98,8 @@ def remove_abandoned(layout: Layout, entry: Path) -> bool:
         if not ours or (os.path.lexists(folder) and not _is_build(layout, folder)):
             return False
         with contextlib.suppress(PermissionError):
-            _lock_file(folder).unlink(missing_ok=True)
+            for path in (folder.with_name(f"{folder.name}.link"), _lock_file(folder)):
+                path.unlink(missing_ok=True)
     return not os.path.lexists(entry)
 
 
@@ -108,7 +109,8 @@ def _is_build(layout: Layout, folder: Path) -> bool:
 
 
 def _folder(entry: Path) -> Path:
-    return entry.with_suffix("") if entry.suffix == ".lock" else entry
+    """What a lock is for, or a link that was not switched in leads to."""
+    return entry.with_suffix("") if entry.suffix in (".lock", ".link") else entry
 
 
 def _lock_file(folder: Path) -> Path:
@@ -161,9 +163,10 @@ def _is_free(path: Path, descriptor: int) -> bool:
 
 def _has_process(folder: Path) -> bool:
     """Whether a program that its builder started still works in a folder, where no lock tells that; on Linux."""
+    full = os.path.realpath(folder)  # the builder may have come by another path
     for process in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):  # somebody else's, or ended by now
-            if os.readlink(process) == str(folder):
+            if os.readlink(process) == full:
                 return True
     return False
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlipcluster.store.layout import read_json
 from mlipcluster.store.parts import RETIRED_FILE, abandoned, linked, running
+from mlipcluster.store.source import Source
 from mlipcluster.store.store import Build, Store, measured_as_built
 from mlipcluster.store.turn import Owner
 
@@ -141,7 +142,7 @@ def status(store: Store, *, check: bool = False) -> StoreStatus:
     """
     broken = store.broken()
     found = [EnvironmentStatus(name, "", BROKEN, drift=(why,)) for name, why in broken.items()]
-    found += [_environment(store, name, check) for name in store.sources()]
+    found += [_environment(store, name, source, check=check) for name, source in store.sources().items()]
     environments = tuple(sorted(found, key=lambda environment: environment.name))
     layout = store.layout
     return StoreStatus(store.root, environments, tuple(running(layout)), tuple(abandoned(layout)), tuple(old(store)))
@@ -167,8 +168,8 @@ def old(store: Store) -> list[OldBuild]:
     return found
 
 
-def _environment(store: Store, name: str, check: bool) -> EnvironmentStatus:
-    source, build = store.source(name), store.current(name)
+def _environment(store: Store, name: str, source: Source, *, check: bool) -> EnvironmentStatus:
+    build = store.current(name)
     if build is None:
         gone = read_json(store.layout.current_file(name)).get("digest")
         lost = (f"it was built, but that build is gone; {store.command('build', name)}",) if gone else ()

@@ -274,7 +274,7 @@ class Store:
         """Note that from now on nobody comes to a build any more; who uses it goes on."""
         with contextlib.suppress(OSError):  # somebody else's folder: then it counts from when that is noticed
             if not (folder / RETIRED_FILE).exists():
-                write_atomic(folder / RETIRED_FILE, json.dumps({"since": time.time()}) + "\n")
+                self._write(folder / RETIRED_FILE, json.dumps({"since": time.time()}) + "\n")
 
     def remove_build(self, build: Build) -> bool:
         """Remove a build, whoever uses it; False where something of it could not be removed."""

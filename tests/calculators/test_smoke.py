@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from ase.calculators import emt
 
-from mlipcluster.calculators.smoke import CELLS, TOLERANCE, Answer, ask, compare, known_answers, reference_cell, smoke
+from mlipcluster.calculators.smoke import (
+    CELLS,
+    TOLERANCE,
+    Answer,
+    Smoke,
+    _keep,
+    ask,
+    compare,
+    known_answers,
+    reference_cell,
+    smoke,
+)
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.stored import model_of
-from mlipcluster.errors import RecordError, RemoteCalculatorError
+from mlipcluster.errors import InputError, RecordError, RemoteCalculatorError
 
 METAL = """
 import os
@@ -90,11 +102,23 @@ def test_not_a_number_is_another_answer():
     nan = float("nan")
     assert compare(Answer("Cu", nan, answer.forces), known)[2] == "different"
     assert compare(Answer("Cu", 1.0, ((nan, 0.0, 0.0),)), known)[2] == "different"
+    assert compare(Answer("Cu", nan, answer.forces), None)[2] == "different"
     just = TOLERANCE["energy"] * 0.99
     assert compare(Answer("Cu", 1.0 + just, answer.forces), known)[2] == "within tolerance"
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "cannot be read"), ("[]", "no schema"), ('{"schema": 2}', "newer")])
+_DAMAGED = [
+    ("{", "cannot be read"),
+    ("[]", "no schema"),
+    ('{"schema": 2}', "newer"),
+    ('{"schema": 1, "answers": []}', "no table"),
+    ('{"schema": 1, "answers": {"a": 1}}', "answers that are none"),
+    ('{"schema": 1, "answers": {"a": {"m": {"cell": "Fe", "energy": 1.0, "forces": []}}}}', "answers that are none"),
+    ('{"schema": 1, "answers": {"a": {"m": {"cell": "Cu", "energy": 1.0, "forces": [1]}}}}', "answers that are none"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), _DAMAGED)
 def test_a_damaged_file_is_named_with_the_remedy(store, text, told):
     store.smoke_file("metal_env").write_text(text)
     with pytest.raises(RecordError, match=told):
@@ -107,3 +131,24 @@ def test_the_file_says_its_schema_and_is_as_readable_as_the_root(store):
     path = store.smoke_file("metal_env")
     assert json.loads(path.read_text())["schema"] == 1
     assert path.stat().st_mode & 0o777 == 0o664
+
+
+def test_in_a_root_that_cannot_be_written_answers_are_compared_alone(store, monkeypatch):
+    metal = model_of(store, "metal_env", "")
+    monkeypatch.setattr("mlipcluster.calculators.smoke.os.access", lambda *_: False)
+    with pytest.raises(InputError, match=r"no known answer of 'metal' in this build yet.*ask its owner"):
+        smoke(store, metal)
+    monkeypatch.undo()
+    smoke(store, metal)
+    before = store.smoke_file("metal_env").read_text()
+    monkeypatch.setattr("mlipcluster.calculators.smoke.os.access", lambda *_: False)
+    assert smoke(store, metal).verdict == "identical"
+    assert store.smoke_file("metal_env").read_text() == before
+
+
+def test_answers_of_tests_at_once_are_all_kept(store):
+    digest, answer = store.current("metal_env").digest, Answer("Si", 1.0, tuple([(0.0, 0.0, 0.0)] * 8))
+    found = [Smoke(f"m{i}", "metal_env", digest, "first", answer, 0.0, 0.0, 1.0, ("cpu",)) for i in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: _keep(store, one), found))
+    assert known_answers(store.smoke_file("metal_env"))[digest].keys() == {one.model for one in found}

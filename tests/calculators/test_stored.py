@@ -125,6 +125,20 @@ def test_names_of_the_root_come_first_then_those_built_in(make_root):
     assert resolve(resolve("emt"), root=root) == resolve("emt")
 
 
+def test_what_cannot_be_read_is_served_from_its_build_and_by_nothing_else(make_root):
+    store = make_root(metal=EMT, metal_pd_env=EMT, chgnet_env=EMT)
+    (store.root / "sources" / "metal.py").write_text("def (")
+    assert resolve("metal", root=store.root) == stored("metal", store.root)
+    for name in ("metal_pd_env", "chgnet_env"):
+        (store.root / "sources" / f"{name}.py").write_text("def (")
+        (store.root / "current" / f"{name}.json").unlink()
+    for model in ("chgnet", "metal-pd-medium"):  # neither the one built in, nor setup("pd-medium") of another
+        with pytest.raises(InputError, match=r"is not built, and its source cannot be read: .*line 1: invalid syntax"):
+            resolve(model, root=store.root)
+    assert stored("metal-medium", store.root).args == ("medium",)
+    assert resolve("emt", root=store.root).name == "emt"
+
+
 def test_the_root_may_be_named_by_variable_or_cluster(make_root, monkeypatch, tmp_path):
     root = make_root(emt_env=EMT).root
     monkeypatch.setenv("MLIPCLUSTER_ROOT", str(root))

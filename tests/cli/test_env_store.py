@@ -123,3 +123,17 @@ def test_a_build_that_is_interrupted_leaves_nothing(env, write_source, tmp_path,
     assert "interrupted" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert list((tmp_path / HOSTILE / "builds" / ".parts").iterdir()) == []
+
+
+def test_weights_outside_the_root_are_named(monkeypatch, capsys):
+    from mlipcluster.calculators.fetch import Fetched
+    from mlipcluster.calculators.provenance import Weight
+    from mlipcluster.cli.env_store import _fetch
+
+    weights = (Weight("cache/in.pt", 1, "a"), Weight("/home/ada/out.pt", 1, "b"))
+    monkeypatch.setattr("mlipcluster.calculators.fetch.fetch", lambda *_: [Fetched("mace-small", weights)])
+    _fetch(None, "mace_env", ["small"])
+    printed = capsys.readouterr()
+    assert "fetched mace-small: 2 files" in printed.out
+    assert "mace-small reads /home/ada/out.pt, which is not in the root" in printed.err
+    assert "in.pt" not in printed.err

@@ -34,6 +34,8 @@ def test_what_has_a_short_name_may_be_started_wherever_it_runs(spec):
         (resolve("emt", python="/bin/sh"), "runs in /bin/sh, which is not the full path of a Python"),
         (resolve("emt", python="bin/python"), "which is not the full path of a Python"),
         (resolve("emt", python="/there/is/no/python"), "which is not here"),
+        (resolve("emt", python=f"/proc/self/root{sys.executable}"), "which is not the full path of a Python"),
+        (resolve("emt", python=f"/dev/fd/../root{sys.executable}"), "which is not the full path of a Python"),
     ],
 )
 def test_anything_else_needs_the_callers_word(spec, told):

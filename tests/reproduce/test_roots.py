@@ -92,6 +92,16 @@ def test_a_root_of_somebody_else_counts_only_if_it_is_named_here(store, monkeypa
     assert Roots().located("", spec, trust=True) == spec
 
 
+@pytest.mark.parametrize("before", ["", "/proc/self/cwd/", "//proc/./self/cwd/", "/etc/../proc/self/cwd/"])
+def test_a_root_that_came_along_with_the_record_does_not_count(store, monkeypatch, before):
+    monkeypatch.chdir(store.root.parent)
+    spec = stored("metal", store.root)
+    root, there = str(store.root), f"{before}{store.root.name}"
+    moved = spec.replace(paths=[spec.paths[0].replace(root, there)], python=spec.python.replace(root, there))
+    with pytest.raises(InputError, match="no root that counts"):
+        Roots().located("", moved, trust=False)
+
+
 def test_the_root_that_is_named_must_have_it(store, make_root):
     other = make_root("other", chgnet_env=EMT)
     with pytest.raises(InputError, match=r"nothing in .*other.* serves it"):

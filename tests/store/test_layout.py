@@ -110,3 +110,11 @@ def test_json_that_is_damaged_is_empty(tmp_path, text):
     assert read_json(tmp_path / "none") == {}
     (tmp_path / "x.json").write_text(json.dumps({"a": 1}))
     assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("closed", ["", "sources", "current"])
+def test_a_root_that_may_not_be_looked_into_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, closed):
+    make_root(tmp_path / "root")
+    monkeypatch.setattr("mlipcluster.store.layout.os.access", lambda path, _: path != tmp_path / "root" / closed)
+    with pytest.raises(InputError, match=r"cannot be read by you; it belongs to .*ask them"):
+        open_root(tmp_path / "root")

@@ -144,12 +144,31 @@ def test_a_build_that_was_made_again_goes_and_the_new_one_stays(store, build_by_
     assert second.folder.is_dir()
 
 
+def test_a_link_that_was_not_switched_in_goes_when_its_builder_has_ended(store):
+    with new_part(store.layout, "emt_env", 60.0) as (folder, _):
+        link = folder.with_name(f"{folder.name}.link")
+        link.symlink_to(os.path.join(".parts", folder.name))
+        assert prune(store, keep_days=0) == []
+        assert link.is_symlink()
+    assert [(one.path, one.gone) for one in prune(store, keep_days=0)] == [(link, True)]
+    assert not link.is_symlink()
+
+
 def test_days_count_from_when_it_is_noticed(store):
     build = store.current("a_env")
     store.layout.current_file("a_env").unlink()
     assert prune(store) == []
     assert read_json(build.folder / RETIRED_FILE)["since"] > time.time() - DAY
     assert build.folder.exists()
+
+
+def test_all_who_may_read_the_root_can_read_since_when_a_build_is_old(store):
+    folder, before = store.current("a_env").folder, os.umask(0o077)
+    try:
+        store.retire(folder)
+    finally:
+        os.umask(before)
+    assert (folder / RETIRED_FILE).stat().st_mode & 0o044 == store.layout.mode & 0o044
 
 
 def test_builds_of_a_removed_name_go_with_their_days(store):

@@ -14,7 +14,7 @@ import pytest
 
 from mlipcluster.store import turn as turn_module
 from mlipcluster.store.layout import make_root
-from mlipcluster.store.parts import abandoned, linked, new_part, remove_abandoned, running
+from mlipcluster.store.parts import _has_process, abandoned, linked, new_part, remove_abandoned, running
 from mlipcluster.store.turn import Owner, turn
 
 HOLD = """
@@ -207,3 +207,11 @@ def test_an_owner_survives_its_file(layout):
     for text in ("", "{}", '{"pid": "x"}', "[]"):
         path.write_text(text)
         assert Owner.read(path) is None
+
+
+def test_a_program_at_work_is_seen_by_another_path_to_the_root(tmp_path):
+    (tmp_path / "real" / "part").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    with subprocess.Popen([sys.executable, "-c", "input()"], cwd=tmp_path / "real" / "part", stdin=subprocess.PIPE):
+        assert _has_process(tmp_path / "link" / "part")
+    assert not _has_process(tmp_path / "link" / "part")
