@@ -31,12 +31,19 @@ from mlipcluster.process import run_logged
 from mlipcluster.recreation import local_packages, programs
 from mlipcluster.recreation.dump import CALCULATORS, MEASURED
 from mlipcluster.recreation.dump_report import shown
-from mlipcluster.recreation.leftovers import TOKEN, Mark, alone, clear, read_mark, write_mark
+from mlipcluster.recreation.leftovers import (
+    BELOW,
+    ENVIRONMENT,
+    TOKEN,
+    Mark,
+    alone,
+    clear,
+    read_mark,
+    will_be_made,
+    write_mark,
+)
 from mlipcluster.recreation.printing import printable
 from mlipcluster.recreation.recreate_plan import Order, Plan, commands, existing, plan
-
-MADE = ("bin", "lib", "lib64", "include", "Scripts", "pyvenv.cfg", "conda-meta", "env", ".pixi", ".venv")
-"""Names that say that a folder holds an environment already."""
 
 # Of the shell that this is started from; they would bend what the new environment's programs do.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
@@ -93,13 +100,13 @@ def recreate(order: Order, say: Say) -> Recreated:
         _make_room(folder, order.force, say)
         for warning in made.warnings:
             say(f"warning: {printable(warning)}")
-        mark = Mark(frozenset(os.listdir(folder)), token=secrets.token_hex(16))
+        mark = Mark(will_be_made(folder, made.python), token=secrets.token_hex(16))
         try:
             with _signals(_interrupt):
                 write_mark(folder, mark)
                 _run(made, order, mark.token, say)
                 environment = _measured(made, folder)
-                write_mark(folder, Mark(mark.before, True, mark.token, environment.digest))
+                write_mark(folder, Mark(mark.made, True, mark.token, environment.digest))
         except BaseException as error:
             with _signals(signal.SIG_IGN):
                 with contextlib.suppress(OSError):  # whoever was to read it may be gone
@@ -153,7 +160,7 @@ def _make_room(folder: Path, force: bool, say: Say) -> None:
     if mark is not None:
         say("taking away what an earlier start left " + ("here …" if mark.whole else "unfinished …"))
         clear(folder, mark)
-    there = [name for name in MADE if os.path.lexists(folder / name)]
+    there = [name for name in sorted(ENVIRONMENT | BELOW) if os.path.lexists(folder / name)]
     if there:
         raise InputError(
             f"{str(folder)!r} holds {', '.join(there)}, which was not made by recreating: it is left alone; copy the "

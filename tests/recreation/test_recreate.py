@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDS_WITHIN = 60.0  # seconds; not a speed, a limit for what should end at once
 FAKE = """#!{python}
 import os, signal, subprocess, sys, time
-open("made-by-tool", "w").close()
+open("pyvenv.cfg", "w").close()
 os.makedirs("lib/deep", exist_ok=True)
+os.makedirs("share", exist_ok=True)
 {body}
 """
 
@@ -140,11 +141,13 @@ def test_what_is_there_already_is_left_alone_and_made_again_when_asked(dumped, o
     folder = dumped()
     recreate(Order(folder), quiet)
     (folder / "lib" / "mine").write_text("")
+    (folder / "thesis").mkdir()
     with pytest.raises(InputError, match=r"has the environment already.*--force"):
         recreate(Order(folder), quiet)
     assert (folder / "lib" / "mine").exists()
     assert recreate(Order(folder, force=True), quiet).differences == ()
     assert not (folder / "lib" / "mine").exists()
+    assert (folder / "thesis").exists()
 
 
 def test_what_differs_is_listed(dumped, offline, uv):
@@ -440,7 +443,7 @@ def started(dumped, fake_uv, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_takes_away_what_was_made(started, number):
     process, folder, before, pid = started
-    assert "made-by-tool" in names(folder)
+    assert "pyvenv.cfg" in names(folder)
     process.send_signal(number)
     said, _ = process.communicate(timeout=ENDS_WITHIN)
     assert process.returncode == 130, said
@@ -461,21 +464,28 @@ def test_after_sigkill_the_next_start_clears_the_rest(started, offline, uv, monk
     process, folder, before, pid = started
     process.kill()
     process.wait()
-    assert {MARKER, "made-by-tool", "lib"} <= set(names(folder))
+    assert {MARKER, "pyvenv.cfg", "lib"} <= set(names(folder))
     assert is_running(pid)  # nobody was left to end it
     monkeypatch.setenv("UV", uv)
+    (folder / "thesis").mkdir()
+    (folder / "lib" / "half made").write_text("")
     said = []
     done = recreate(Order(folder), said.append)
     assert said[0].startswith("taking away what an earlier start left unfinished")
     assert done.differences == ()
-    assert "made-by-tool" not in names(folder)
-    assert set(before) < set(names(folder))
+    assert not (folder / "lib" / "half made").exists()
+    assert {*before, "thesis"} < set(names(folder))
     wait_until(lambda: not is_running(pid))
 
 
 def test_a_marker_that_cannot_be_read(dumped, uv):
     folder = dumped()
-    for text in ("", "[]", json.dumps({"kind": "other"}), json.dumps({"kind": "mlipcluster recreate", "before": [1]})):
+    for text in (
+        "",
+        "[]",
+        json.dumps({"kind": "other"}),
+        json.dumps({"kind": "mlipcluster recreate", "made": ["../thesis"]}),
+    ):
         (folder / MARKER).write_text(text)
         with pytest.raises(InputError, match=r"cannot be read.*take a new folder"):
             recreate(Order(folder), quiet)
@@ -485,16 +495,16 @@ def test_links_are_removed_and_not_followed(dumped, fake_uv, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("")
-    fake_uv(f"os.symlink({os.fspath(outside)!r}, 'link'); sys.exit(1)")
+    fake_uv(f"os.symlink({os.fspath(outside)!r}, 'etc'); sys.exit(1)")
     folder = dumped()
     with pytest.raises(EnvironmentBuildError):
         recreate(Order(folder), quiet)
     assert (outside / "precious").exists()
-    assert "link" not in names(folder)
+    assert "etc" not in names(folder)
 
 
-def test_the_marker_says_what_was_there(tmp_path):
-    mark = Mark(frozenset({"a", "b\n"}), True, "t", "d")
+def test_the_marker_says_what_is_made(tmp_path):
+    mark = Mark(frozenset({"bin", "lib"}), True, "t", "d")
     write_mark(tmp_path, mark)
     assert read_mark(tmp_path) == mark
     assert read_mark(tmp_path / "gone") is None
