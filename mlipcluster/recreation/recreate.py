@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def recreate(order: Order, say: Say) -> Recreated:
     folder = existing(order.folder)
     with alone(folder):
         made = plan(order)
-        _make_room(folder, order.force, say)
+        _make_room(folder, made, order.force, say)
         for warning in made.warnings:
             say(f"warning: {printable(warning)}")
         mark = Mark(will_be_made(folder, made.python), token=secrets.token_hex(16))
@@ -112,7 +113,7 @@ def recreate(order: Order, say: Say) -> Recreated:
                 with contextlib.suppress(OSError):  # whoever was to read it may be gone
                     say("taking away what was made …")
                 clear(folder, mark)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that is of who reads
                 raise _disk(folder, error) from error
             raise
     return Recreated(folder, made.python, environment, made.recorded)
@@ -150,14 +151,16 @@ def _measured(made: Plan, folder: Path) -> Environment:
     return measure(made.python)
 
 
-def _make_room(folder: Path, force: bool, say: Say) -> None:
+def _make_room(folder: Path, made: Plan, force: bool, say: Say) -> None:
     mark = read_mark(folder)
     if mark is not None and mark.whole and not force:
+        same = made.recorded is None or made.recorded.digest == mark.digest
         raise InputError(
-            f"{str(folder)!r} has the environment already (digest {mark.digest[:12]}…); use it, or make it again with "
-            "--force"
+            f"{str(folder)!r} has {'the' if same else 'another'} environment already (digest {mark.digest[:12]}…); "
+            f"{'use it, or make it again' if same else 'make the recorded one in its place'} with --force"
         )
     if mark is not None:
+        _spare_own_tools(folder, made)
         say("taking away what an earlier start left " + ("here …" if mark.whole else "unfinished …"))
         clear(folder, mark)
     there = [name for name in sorted(ENVIRONMENT | BELOW) if os.path.lexists(folder / name)]
@@ -166,6 +169,16 @@ def _make_room(folder: Path, force: bool, say: Say) -> None:
             f"{str(folder)!r} holds {', '.join(there)}, which was not made by recreating: it is left alone; copy the "
             "lock files to a folder of their own"
         )
+
+
+def _spare_own_tools(folder: Path, made: Plan) -> None:
+    """An environment is not made again by what is in it, and would be gone."""
+    for tool in (sys.executable or "", made.wanted.python, made.wanted.program):
+        if os.path.isabs(tool) and folder in Path(os.path.abspath(tool)).parents:
+            raise InputError(
+                f"{tool!r} lies in the environment that would be taken away first; run this with another Python, after "
+                "'deactivate' and with no --python of that environment"
+            )
 
 
 def _run(made: Plan, order: Order, token: str, say: Say) -> None:

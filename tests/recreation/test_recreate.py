@@ -150,6 +150,45 @@ def test_what_is_there_already_is_left_alone_and_made_again_when_asked(dumped, o
     assert (folder / "thesis").exists()
 
 
+@pytest.mark.parametrize("tool", ["python", "uv", "this"])
+def test_an_environment_is_not_made_again_by_what_is_in_it(dumped, tmp_path, monkeypatch, tool):
+    folder = dumped()
+    inside = folder / "bin" / "tool"
+    inside.parent.mkdir()
+    inside.symlink_to(sys.executable)
+    write_mark(folder, Mark(frozenset({"bin"}), True, "", "d" * 64))
+    python = os.fspath(inside) if tool == "python" else ""
+    if tool == "uv":
+        monkeypatch.setenv("UV", os.fspath(inside))
+    elif tool == "this":
+        monkeypatch.setattr(sys, "executable", os.fspath(inside))
+    with pytest.raises(InputError, match=r"lies in the environment that would be taken away"):
+        recreate(Order(folder, python=python, force=True), quiet)
+    assert inside.is_symlink()
+
+
+def test_another_environment_than_the_recorded_one_is_not_called_it(dumped, uv):
+    folder = dumped()
+    write_mark(folder, Mark(frozenset({"bin"}), True, "", "d" * 64))
+    with pytest.raises(InputError, match=r"has another environment already .*make the recorded one .*--force"):
+        recreate(Order(folder), quiet)
+
+
+def test_nobody_reads_on(dumped, fake_uv):
+    """As ``| head`` does: that is no fault of the disk."""
+
+    def gone(line):
+        if line.startswith("$"):
+            raise BrokenPipeError
+
+    fake_uv("")
+    folder = dumped()
+    before = names(folder)
+    with pytest.raises(BrokenPipeError):
+        recreate(Order(folder), gone)
+    assert names(folder) == before
+
+
 def test_what_differs_is_listed(dumped, offline, uv):
     folder = dumped({"tiny": "1.0"}, lock="tiny==2.0\n")
     said = []
