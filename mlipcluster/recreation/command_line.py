@@ -89,7 +89,7 @@ def dump_file(told: Any, file: Path | None, command: Sequence[str], say: Callabl
         place = Path(told.scorefile)
         packed = found.in_scorefile(place, told.output_name, limit=told.max_bytes, pandas_secure=told.pandas_secure)
     record = recorded(packed)
-    for line in report(record, dump(record, Path(told.env_dir), force=told.force), command):
+    for line in report(record, dump(record, Path(told.env_dir).expanduser(), force=told.force), command):
         say(line)
 
 
