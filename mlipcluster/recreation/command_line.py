@@ -16,7 +16,7 @@ from mlipcluster.errors import MLIPClusterError
 from mlipcluster.recreation import containers, found
 from mlipcluster.recreation.dump import dump
 from mlipcluster.recreation.dump_report import report
-from mlipcluster.recreation.printing import paragraph, printable
+from mlipcluster.recreation.printing import paragraph
 from mlipcluster.recreation.recorded import recorded
 from mlipcluster.recreation.recreate import recreate, verdict
 from mlipcluster.recreation.recreate_plan import TIMEOUT, Order, commands, plan
@@ -132,11 +132,7 @@ def recreate_folder(order: Order, say: Callable[[str], Any], *, dry_run: bool = 
     """Make the environment again and say how it went; the exit status."""
     if dry_run:
         made = plan(order)
-        lines = [
-            *(f"warning: {printable(warning)}" for warning in made.warnings),
-            *(f"$ {c}" for c in commands(made.steps)),
-        ]
-        for line in lines:
+        for line in [*made.told, *(f"$ {command}" for command in commands(made.steps))]:
             say(line)
         return 0
     done = recreate(order, say)

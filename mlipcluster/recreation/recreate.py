@@ -46,8 +46,12 @@ from mlipcluster.recreation.leftovers import (
 from mlipcluster.recreation.printing import printable
 from mlipcluster.recreation.recreate_plan import Order, Plan, commands, existing, plan
 
-# Of the shell that this is started from; they would bend what the new environment's programs do.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+# Of the shell that this is started from; they would bend what the new environment's programs do, or have pip install
+# somewhere else than there.
+_FOREIGN = (
+    *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
+    *("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN"),
+)
 Say = Callable[[str], Any]
 
 
@@ -99,8 +103,8 @@ def recreate(order: Order, say: Say) -> Recreated:
     with alone(folder):
         made = plan(order)
         _make_room(folder, made, order.force, say)
-        for warning in made.warnings:
-            say(f"warning: {printable(warning)}")
+        for line in made.told:
+            say(line)
         mark = Mark(will_be_made(folder, made.python), token=secrets.token_hex(16))
         try:
             with _signals(_interrupt):

@@ -214,6 +214,28 @@ def test_without_a_measurement_nothing_is_verified(dumped, offline, uv):
     assert any("not verified" in line for line in said)
 
 
+OPTIONS = ["--extra-index-url https://a:b@evil.example/simple", "-e ../x", "file:///x.whl", "./x", "x @ file:///x.whl"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "environment.yml"])
+def test_what_a_lock_file_does_besides_is_told_before_it_is_done(dumped, uv, name):
+    entry = "    - " if name == "environment.yml" else ""
+    harmless = ["---", f"{entry}tiny==1.0 \\", "    --hash=sha256:00", f"{entry}six @ https://files.example/six.whl"]
+    folder = dumped(lock="\n".join(["# x", *harmless, *(entry + line for line in OPTIONS), ""]), lock_name=name)
+    (folder / "requirements.txt").touch()
+    said = []
+    assert recreate_folder(Order(folder, "pip", python=sys.executable, force=True), said.append, dry_run=True) == 0
+    assert said[0] == "the lock files name: evil.example, files.example"
+    told = [line for line in said if line.startswith("warning")]
+    assert told == [f"warning: {name} says {line!r}, which is followed as it stands" for line in OPTIONS]
+
+
+def test_pip_installs_nowhere_else(dumped, offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_TARGET", os.fspath(tmp_path / "elsewhere"))
+    assert recreate(Order(dumped(manager="pip")), quiet).differences == ()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_dry_run_only_shows(dumped, uv):
     folder = dumped()
     before = names(folder)
