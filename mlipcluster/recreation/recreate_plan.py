@@ -27,7 +27,8 @@ TIMEOUT = 3600.0
 _HOST = re.compile(r"://(?:[^/\s@\"']*@)?([^/\s\"'#?,]+)")
 # An option of pip's, or a path, on a line of its own or as an entry of environment.yml; "---" begins a YAML file.
 _OPTION = re.compile(
-    r"(?m)^[ \t]*(?:-[ \t]+)?[\"']?((?!--hash\b)-{1,2}[A-Za-z].*|(?:file:|\.{0,2}/).*|\S+[ \t]*@[ \t]*(?:file:|\.{0,2}/).*)$"
+    r"(?m)^[ \t]*(?:-[ \t]+)?[\"']?"
+    r"((?!--hash\b)-{1,2}[A-Za-z].*|(?:file:|\.{0,2}/).*|\S+[ \t]*@[ \t]*(?:file:|\.{0,2}/).*)$"
 )
 
 
