@@ -1,9 +1,9 @@
 """What recreating leaves in a folder: known by a marker, so that it can be taken away again, and nothing else with it.
 
-The marker is written before anything is made and names what will be: what a manager makes at the top of an environment,
-but for what was there before. Whoever is killed leaves it behind, and the next start clears what it names. What a user
-puts beside the environment, before or after, has other names and is never touched. A folder is worked on by one process
-at a time.
+The marker is written before anything is made and names what will be: what a manager makes at the top of an environment.
+Nothing is started where any of that is there before. Whoever is killed leaves the marker behind, and the next start
+clears what it names. What a user puts beside the environment, before or after, has other names and is never touched. A
+folder is worked on by one process at a time.
 """
 
 from __future__ import annotations
@@ -96,8 +96,7 @@ def write_mark(folder: Path, mark: Mark) -> None:
 def will_be_made(folder: Path, python: Path) -> frozenset[str]:
     """Names in a folder that making an environment adds to it, of which *python* will be the interpreter."""
     top = python.relative_to(folder).parts[0]
-    names = ENVIRONMENT | _MINOR if top in ENVIRONMENT else {top}
-    return frozenset(name for name in names if not os.path.lexists(folder / name))
+    return ENVIRONMENT | _MINOR if top in ENVIRONMENT else frozenset({top})
 
 
 def clear(folder: Path, mark: Mark) -> None:

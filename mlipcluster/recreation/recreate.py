@@ -167,7 +167,8 @@ def _make_room(folder: Path, made: Plan, force: bool, say: Say) -> None:
         _spare_own_tools(folder, made)
         say("taking away what an earlier start left " + ("here …" if mark.whole else "unfinished …"))
         clear(folder, mark)
-    there = [name for name in sorted(ENVIRONMENT | BELOW) if os.path.lexists(folder / name)]
+    names = will_be_made(folder, made.python) | ENVIRONMENT | BELOW  # uv and venv write over a .gitignore
+    there = [name for name in sorted(names) if os.path.lexists(folder / name)]
     if there:
         raise InputError(
             f"{str(folder)!r} holds {', '.join(there)}, which was not made by recreating: it is left alone; copy the "

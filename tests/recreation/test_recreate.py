@@ -248,7 +248,7 @@ def test_a_dry_run_only_shows(dumped, uv):
 # --- refused before anything starts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("there", ["bin", "pyvenv.cfg", "env", ".pixi"])
+@pytest.mark.parametrize("there", ["bin", "pyvenv.cfg", "env", ".pixi", "share", ".gitignore"])
 def test_an_environment_of_somebody_else_is_refused(dumped, uv, there):
     folder = dumped()
     (folder / there).mkdir()
