@@ -164,7 +164,7 @@ def _make_room(folder: Path, made: Plan, force: bool, say: Say) -> None:
             f"{'use it, or make it again' if same else 'make the recorded one in its place'} with --force"
         )
     if mark is not None:
-        _spare_own_tools(folder, made)
+        _spare_own_tools(folder, mark, made)
         say("taking away what an earlier start left " + ("here …" if mark.whole else "unfinished …"))
         clear(folder, mark)
     names = will_be_made(folder, made.python) | ENVIRONMENT | BELOW  # uv and venv write over a .gitignore
@@ -176,10 +176,11 @@ def _make_room(folder: Path, made: Plan, force: bool, say: Say) -> None:
         )
 
 
-def _spare_own_tools(folder: Path, made: Plan) -> None:
+def _spare_own_tools(folder: Path, mark: Mark, made: Plan) -> None:
     """An environment is not made again by what is in it, and would be gone."""
     for tool in (sys.executable or "", made.wanted.python, made.wanted.program):
-        if os.path.isabs(tool) and folder in Path(os.path.abspath(tool)).parents:
+        place = os.path.relpath(os.path.realpath(os.path.dirname(tool)), os.path.realpath(folder))
+        if os.path.isabs(tool) and place.partition(os.sep)[0] in mark.made:
             raise InputError(
                 f"{tool!r} lies in the environment that would be taken away first; run this with another Python, after "
                 "'deactivate' and with no --python of that environment"

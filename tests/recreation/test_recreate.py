@@ -162,8 +162,10 @@ def test_an_environment_is_not_made_again_by_what_is_in_it(dumped, tmp_path, mon
         monkeypatch.setenv("UV", os.fspath(inside))
     elif tool == "this":
         monkeypatch.setattr(sys, "executable", os.fspath(inside))
+    link = tmp_path / "link"
+    link.symlink_to(folder)
     with pytest.raises(InputError, match=r"lies in the environment that would be taken away"):
-        recreate(Order(folder, python=python, force=True), quiet)
+        recreate(Order(link, python=python, force=True), quiet)
     assert inside.is_symlink()
 
 
