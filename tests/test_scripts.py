@@ -131,7 +131,7 @@ def test_wrong_command_lines_of_dump(script, arguments, status, words):
     [
         ([], 1, "there is no folder"),
         (["--env_dir", "."], 1, "holds no lock file"),
-        (["--timeout", "soon"], 2, "--timeout"),
+        (["--timeout", "soon"], 2, "'soon' is no number of seconds"),
         (["--timeout", "-1"], 2, "--timeout"),
         (["--package", "x"], 2, "NAME=PATH"),
         (["--env_dir", ".", "--env_manager", "poetry"], 1, "no environment manager 'poetry'; known: conda"),
