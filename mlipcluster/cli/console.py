@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mlipcluster.errors import MismatchError, MLIPClusterError, RecordError
+from mlipcluster.recreation.printing import paragraph
 
 FAILED, MISMATCH, DAMAGED, INTERRUPTED = 1, 5, 6, 130
 """Exit statuses: an error or a failed task; code, environment or weights not as recorded; a damaged file; Ctrl-C.
@@ -65,8 +66,8 @@ def _warnings_as_paragraphs() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Write one paragraph on stderr."""
-    print(f"mlipcluster: {text}", file=sys.stderr)
+    """Write one paragraph on stderr; control characters, which a file of a stranger may hold, as escapes."""
+    print(f"mlipcluster: {paragraph(text)}", file=sys.stderr)
 
 
 def usage_error(text: str) -> Exception:

@@ -16,7 +16,7 @@ from mlipcluster.errors import MLIPClusterError
 from mlipcluster.recreation import containers, found
 from mlipcluster.recreation.dump import dump
 from mlipcluster.recreation.dump_report import report
-from mlipcluster.recreation.printing import paragraph, printable
+from mlipcluster.recreation.printing import paragraph
 from mlipcluster.recreation.recorded import recorded
 from mlipcluster.recreation.recreate import recreate, verdict
 from mlipcluster.recreation.recreate_plan import TIMEOUT, Order, commands, plan
@@ -89,7 +89,7 @@ def dump_file(told: Any, file: Path | None, command: Sequence[str], say: Callabl
         place = Path(told.scorefile)
         packed = found.in_scorefile(place, told.output_name, limit=told.max_bytes, pandas_secure=told.pandas_secure)
     record = recorded(packed)
-    for line in report(record, dump(record, Path(told.env_dir), force=told.force), command):
+    for line in report(record, dump(record, Path(told.env_dir).expanduser(), force=told.force), command):
         say(line)
 
 
@@ -132,11 +132,7 @@ def recreate_folder(order: Order, say: Callable[[str], Any], *, dry_run: bool = 
     """Make the environment again and say how it went; the exit status."""
     if dry_run:
         made = plan(order)
-        lines = [
-            *(f"warning: {printable(warning)}" for warning in made.warnings),
-            *(f"$ {c}" for c in commands(made.steps)),
-        ]
-        for line in lines:
+        for line in [*made.told, *(f"$ {command}" for command in commands(made.steps))]:
             say(line)
         return 0
     done = recreate(order, say)
@@ -204,10 +200,10 @@ def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) ->
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError("not a number of seconds")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r:.80} is no number of seconds above 0")
 
 
 def _usage(parser: argparse.ArgumentParser, text: str) -> int:

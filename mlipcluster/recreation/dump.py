@@ -132,10 +132,11 @@ def _check(folder: Path, texts: Mapping[str, str], force: bool) -> None:
                 raise InputError(
                     f"{str(folder / part)!r} is no folder of its own; move it away, or choose another --env_dir"
                 )
+    there_too = {f"{CALCULATORS}/{path.name}" for path in (folder / CALCULATORS).glob("*")}
     others = [
         os.path.join(place, name)
-        for place in sorted(places)
-        for name in LOCK_FILES
+        for place in sorted(places | there_too)
+        for name in (*LOCK_FILES, MEASURED, DIFF)
         if (f"{place}/{name}" if place else name) not in texts and os.path.lexists(folder / place / name)
     ]
     if others:

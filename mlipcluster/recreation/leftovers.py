@@ -1,7 +1,9 @@
 """What recreating leaves in a folder: known by a marker, so that it can be taken away again, and nothing else with it.
 
-The marker is written before anything is made and says what was there before. Whoever is killed leaves it behind, and
-the next start clears everything that is not in it. A folder is worked on by one process at a time.
+The marker is written before anything is made and names what will be: what a manager makes at the top of an environment.
+Nothing is started where any of that is there before. Whoever is killed leaves the marker behind, and the next start
+clears what it names. What a user puts beside the environment, before or after, has other names and is never touched. A
+folder is worked on by one process at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -17,15 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlipcluster.environments.lock import LOCK_FILES
+from mlipcluster.environments.origins import OWN
 from mlipcluster.errors import EnvironmentBuildError, InputError
 from mlipcluster.files import write_atomic
-from mlipcluster.recreation.dump import CALCULATORS, DIFF, MEASURED
 
 MARKER = ".recreate.json"
 TOKEN = "MLIPCLUSTER_RECREATE"  # noqa: S105 - no secret: what is started carries it, to be found again
 _KIND = "mlipcluster recreate"
-_KEPT = frozenset({MARKER, MEASURED, DIFF, CALCULATORS, *LOCK_FILES})
+_MINOR = frozenset({"share", "etc", "man", ".gitignore", ".lock", "CACHEDIR.TAG", OWN})
+ENVIRONMENT = frozenset({"bin", "lib", "lib64", "include", "Scripts", "pyvenv.cfg"})
+"""What venv and uv make in the folder itself: any of it says that an environment is there."""
+BELOW = frozenset({"env", ".pixi", ".venv", "conda-meta"})
+"""Folders that hold an environment, or tell of one, of other managers and layouts."""
+_PART = re.compile(rf"\.(?:{re.escape(MARKER)}|{re.escape(OWN)})\.[0-9a-f]{{8}}\.part")
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class Mark:
 
     Attributes
     ----------
-    before : frozenset of str
-        What was in the folder before anything was made there.
+    made : frozenset of str
+        Names in the folder that are of the environment, and of nobody else.
     whole : bool
         Whether all of it was made; otherwise it was cut short.
     token : str
@@ -44,7 +51,7 @@ class Mark:
         Of the environment that was made.
     """
 
-    before: frozenset[str]
+    made: frozenset[str]
     whole: bool = False
     token: str = ""
     digest: str = ""
@@ -61,9 +68,9 @@ def read_mark(folder: Path) -> Mark | None:
     path = folder / MARKER
     try:
         packed: Any = json.loads(path.read_text(encoding="utf-8"))
-        if packed["kind"] != _KIND or not all(isinstance(name, str) for name in packed["before"]):
+        if packed["kind"] != _KIND or not (made := frozenset(packed["made"])) <= ENVIRONMENT | BELOW | _MINOR:
             raise TypeError("of another kind")
-        return Mark(frozenset(packed["before"]), packed["whole"] is True, str(packed["token"]), str(packed["digest"]))
+        return Mark(made, packed["whole"] is True, str(packed["token"]), str(packed["digest"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -78,7 +85,7 @@ def write_mark(folder: Path, mark: Mark) -> None:
     packed = {
         "kind": _KIND,
         "schema": 1,
-        "before": sorted(mark.before),
+        "made": sorted(mark.made),
         "whole": mark.whole,
         "token": mark.token,
         "digest": mark.digest,
@@ -86,10 +93,14 @@ def write_mark(folder: Path, mark: Mark) -> None:
     write_atomic(folder / MARKER, json.dumps(packed, indent=1) + "\n")
 
 
-def clear(folder: Path, mark: Mark) -> None:
-    """Remove what was made since the marker was written, and the marker last.
+def will_be_made(folder: Path, python: Path) -> frozenset[str]:
+    """Names in a folder that making an environment adds to it, of which *python* will be the interpreter."""
+    top = python.relative_to(folder).parts[0]
+    return ENVIRONMENT | _MINOR if top in ENVIRONMENT else frozenset({top})
 
-    Lock files and what else a dump writes stay, even if they came later.
+
+def clear(folder: Path, mark: Mark) -> None:
+    """Remove what the marker names, and the marker last.
 
     Raises
     ------
@@ -98,7 +109,7 @@ def clear(folder: Path, mark: Mark) -> None:
     """
     _end_processes(mark.token)
     for name in sorted(os.listdir(folder)):
-        if name not in mark.before and name not in _KEPT:
+        if name in mark.made or _PART.fullmatch(name):
             _remove(folder / name)
     (folder / MARKER).unlink(missing_ok=True)
 

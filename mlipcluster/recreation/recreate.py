@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,15 +32,26 @@ from mlipcluster.process import run_logged
 from mlipcluster.recreation import local_packages, programs
 from mlipcluster.recreation.dump import CALCULATORS, MEASURED
 from mlipcluster.recreation.dump_report import shown
-from mlipcluster.recreation.leftovers import TOKEN, Mark, alone, clear, read_mark, write_mark
+from mlipcluster.recreation.leftovers import (
+    BELOW,
+    ENVIRONMENT,
+    TOKEN,
+    Mark,
+    alone,
+    clear,
+    read_mark,
+    will_be_made,
+    write_mark,
+)
 from mlipcluster.recreation.printing import printable
 from mlipcluster.recreation.recreate_plan import Order, Plan, commands, existing, plan
 
-MADE = ("bin", "lib", "lib64", "include", "Scripts", "pyvenv.cfg", "conda-meta", "env", ".pixi", ".venv")
-"""Names that say that a folder holds an environment already."""
-
-# Of the shell that this is started from; they would bend what the new environment's programs do.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+# Of the shell that this is started from; they would bend what the new environment's programs do, or have pip install
+# somewhere else than there.
+_FOREIGN = (
+    *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
+    *("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN"),
+)
 Say = Callable[[str], Any]
 
 
@@ -90,22 +102,22 @@ def recreate(order: Order, say: Say) -> Recreated:
     folder = existing(order.folder)
     with alone(folder):
         made = plan(order)
-        _make_room(folder, order.force, say)
-        for warning in made.warnings:
-            say(f"warning: {printable(warning)}")
-        mark = Mark(frozenset(os.listdir(folder)), token=secrets.token_hex(16))
+        _make_room(folder, made, order.force, say)
+        for line in made.told:
+            say(line)
+        mark = Mark(will_be_made(folder, made.python), token=secrets.token_hex(16))
         try:
             with _signals(_interrupt):
                 write_mark(folder, mark)
                 _run(made, order, mark.token, say)
                 environment = _measured(made, folder)
-                write_mark(folder, Mark(mark.before, True, mark.token, environment.digest))
+                write_mark(folder, Mark(mark.made, True, mark.token, environment.digest))
         except BaseException as error:
             with _signals(signal.SIG_IGN):
                 with contextlib.suppress(OSError):  # whoever was to read it may be gone
                     say("taking away what was made …")
                 clear(folder, mark)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that is of who reads
                 raise _disk(folder, error) from error
             raise
     return Recreated(folder, made.python, environment, made.recorded)
@@ -143,22 +155,36 @@ def _measured(made: Plan, folder: Path) -> Environment:
     return measure(made.python)
 
 
-def _make_room(folder: Path, force: bool, say: Say) -> None:
+def _make_room(folder: Path, made: Plan, force: bool, say: Say) -> None:
     mark = read_mark(folder)
     if mark is not None and mark.whole and not force:
+        same = made.recorded is None or made.recorded.digest == mark.digest
         raise InputError(
-            f"{str(folder)!r} has the environment already (digest {mark.digest[:12]}…); use it, or make it again with "
-            "--force"
+            f"{str(folder)!r} has {'the' if same else 'another'} environment already (digest {mark.digest[:12]}…); "
+            f"{'use it, or make it again' if same else 'make the recorded one in its place'} with --force"
         )
     if mark is not None:
+        _spare_own_tools(folder, mark, made)
         say("taking away what an earlier start left " + ("here …" if mark.whole else "unfinished …"))
         clear(folder, mark)
-    there = [name for name in MADE if os.path.lexists(folder / name)]
+    names = will_be_made(folder, made.python) | ENVIRONMENT | BELOW  # uv and venv write over a .gitignore
+    there = [name for name in sorted(names) if os.path.lexists(folder / name)]
     if there:
         raise InputError(
             f"{str(folder)!r} holds {', '.join(there)}, which was not made by recreating: it is left alone; copy the "
             "lock files to a folder of their own"
         )
+
+
+def _spare_own_tools(folder: Path, mark: Mark, made: Plan) -> None:
+    """An environment is not made again by what is in it, and would be gone."""
+    for tool in (sys.executable or "", made.wanted.python, made.wanted.program):
+        place = os.path.relpath(os.path.realpath(os.path.dirname(tool)), os.path.realpath(folder))
+        if os.path.isabs(tool) and place.partition(os.sep)[0] in mark.made:
+            raise InputError(
+                f"{tool!r} lies in the environment that would be taken away first; run this with another Python, after "
+                "'deactivate' and with no --python of that environment"
+            )
 
 
 def _run(made: Plan, order: Order, token: str, say: Say) -> None:

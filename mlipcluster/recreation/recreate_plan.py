@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlipcluster.environments.environment import Environment
+from mlipcluster.environments.lock import LOCK_FILES
 from mlipcluster.environments.managers import Manager
+from mlipcluster.environments.origins import read_text
 from mlipcluster.environments.steps import Step, Wanted
 from mlipcluster.errors import InputError, RecordError
 from mlipcluster.recreation import found, local_packages, programs
 from mlipcluster.recreation.dump import MEASURED
 from mlipcluster.recreation.dump_report import shown
+from mlipcluster.recreation.printing import printable
 
 TIMEOUT = 3600.0
 """Seconds that all commands together may take unless told otherwise."""
+
+_HOST = re.compile(r"://(?:[^/\s@\"']*@)?([^/\s\"'#?,]+)")
+# An option of pip's, or a path, on a line of its own or as an entry of environment.yml; "---" begins a YAML file.
+_OPTION = re.compile(
+    r"(?m)^[ \t]*(?:-[ \t]+)?[\"']?"
+    r"((?!--hash\b)-{1,2}[A-Za-z].*|(?:file:|\.{0,2}/).*|\S+[ \t]*@[ \t]*(?:file:|\.{0,2}/).*)$"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,9 @@ class Plan:
     wanted : Wanted
         What its commands are made of.
     warnings : tuple of str
-        What is not as it was recorded.
+        What is not as it was recorded, or installs more than packages of an index.
+    hosts : tuple of str
+        Machines that the lock files name.
     """
 
     recorded: Environment | None
@@ -72,6 +85,13 @@ class Plan:
     python: Path
     wanted: Wanted
     warnings: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> list[str]:
+        """Lines for whoever starts it, before anything runs."""
+        named = [f"the lock files name: {printable(', '.join(self.hosts))}"] if self.hosts else []
+        return named + [f"warning: {printable(warning)}" for warning in self.warnings]
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -94,7 +114,7 @@ def plan(order: Order) -> Plan:
     folder = existing(order.folder)
     recorded = _recorded(folder)
     manager = programs.choose(folder, recorded, order.manager)
-    warnings = _platform(recorded, order.force) + _edited(folder, recorded)
+    warnings = _platform(recorded, order.force) + _edited(folder, recorded) + _options(folder)
     local = local_packages.places(recorded, order.packages)
     warnings += local_packages.warnings(recorded, local)
     program = programs.program(manager, folder)
@@ -104,7 +124,7 @@ def plan(order: Order) -> Plan:
     elif order.python:
         raise InputError(f"{manager.name} brings its own Python, as its lock file says; leave --python out")
     wanted = Wanted(folder, program, python, recorded, local)
-    return Plan(recorded, manager, manager.interpreter(wanted), wanted, tuple(warnings))
+    return Plan(recorded, manager, manager.interpreter(wanted), wanted, tuple(warnings), _hosts(folder))
 
 
 def commands(steps: Sequence[Step]) -> list[str]:
@@ -170,3 +190,16 @@ def _edited(folder: Path, recorded: Environment | None) -> list[str]:
         elif path.read_bytes() != text.encode("utf-8", "backslashreplace"):
             lines.append(f"{name} is not as it was recorded: it was edited, or cut short")
     return lines
+
+
+def _options(folder: Path) -> list[str]:
+    """What a lock file tells pip besides packages: where else to look, and what to install from this machine."""
+    return [
+        f"{name} says {line.strip()!r:.200}, which is followed as it stands"
+        for name in ("requirements.txt", "environment.yml")
+        for line in _OPTION.findall(read_text(folder / name))
+    ]
+
+
+def _hosts(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted({host for name in LOCK_FILES for host in _HOST.findall(read_text(folder / name))}))

@@ -42,6 +42,7 @@ def test_a_pair_without_a_key_or_sign_is_a_wrong_command_line(text):
         (CalculatorStartError("it did not start; install it."), 1, "mlipcluster: it did not start; install it.\n"),
         (MismatchError("numpy 2 -> 1", ("numpy 2 -> 1",)), 5, "mlipcluster: numpy 2 -> 1\n"),
         (RecordError("changed."), 6, "mlipcluster: changed.\n"),
+        (RecordError("a name \x1b]0;evil\x07"), 6, "mlipcluster: a name \\x1b]0;evil\\x07\n"),
         (ZeroDivisionError("by zero"), 1, "mlipcluster: ZeroDivisionError: by zero (--debug shows where)\n"),
         (PermissionError(13, "Permission denied", "/x"), 1, "mlipcluster: [Errno 13] Permission denied: '/x'.\n"),
         (KeyboardInterrupt(), 130, "mlipcluster: interrupted; what is done is saved\n"),

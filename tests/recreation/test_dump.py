@@ -83,6 +83,17 @@ def test_lock_files_of_two_records_are_not_mixed(make_sealed, tmp_path, force):
     assert tree(tmp_path) == {"pixi.lock"}
 
 
+def test_calculators_and_changes_of_another_record_are_not_mixed_in(
+    make_sealed, make_environment_json, conda, tmp_path
+):
+    here = make_environment_json()
+    dump(recorded(make_sealed(here, {"mace": conda}, GIT)), tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=r"holds uncommitted.diff, calculators/mace/explicit.txt, calc.*mixed up"):
+        dump(recorded(make_sealed(here, {"chgnet": conda})), tmp_path, force=True)
+    assert tree(tmp_path) == before
+
+
 def test_links_are_not_followed_out_of_the_folder(make_sealed, make_environment_json, conda, tmp_path):
     folder, outside = tmp_path / "env", tmp_path / "outside"
     folder.mkdir()

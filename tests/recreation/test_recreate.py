@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDS_WITHIN = 60.0  # seconds; not a speed, a limit for what should end at once
 FAKE = """#!{python}
 import os, signal, subprocess, sys, time
-open("made-by-tool", "w").close()
+open("pyvenv.cfg", "w").close()
 os.makedirs("lib/deep", exist_ok=True)
+os.makedirs("share", exist_ok=True)
 {body}
 """
 
@@ -140,11 +141,54 @@ def test_what_is_there_already_is_left_alone_and_made_again_when_asked(dumped, o
     folder = dumped()
     recreate(Order(folder), quiet)
     (folder / "lib" / "mine").write_text("")
+    (folder / "thesis").mkdir()
     with pytest.raises(InputError, match=r"has the environment already.*--force"):
         recreate(Order(folder), quiet)
     assert (folder / "lib" / "mine").exists()
     assert recreate(Order(folder, force=True), quiet).differences == ()
     assert not (folder / "lib" / "mine").exists()
+    assert (folder / "thesis").exists()
+
+
+@pytest.mark.parametrize("tool", ["python", "uv", "this"])
+def test_an_environment_is_not_made_again_by_what_is_in_it(dumped, tmp_path, monkeypatch, tool):
+    folder = dumped()
+    inside = folder / "bin" / "tool"
+    inside.parent.mkdir()
+    inside.symlink_to(sys.executable)
+    write_mark(folder, Mark(frozenset({"bin"}), True, "", "d" * 64))
+    python = os.fspath(inside) if tool == "python" else ""
+    if tool == "uv":
+        monkeypatch.setenv("UV", os.fspath(inside))
+    elif tool == "this":
+        monkeypatch.setattr(sys, "executable", os.fspath(inside))
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with pytest.raises(InputError, match=r"lies in the environment that would be taken away"):
+        recreate(Order(link, python=python, force=True), quiet)
+    assert inside.is_symlink()
+
+
+def test_another_environment_than_the_recorded_one_is_not_called_it(dumped, uv):
+    folder = dumped()
+    write_mark(folder, Mark(frozenset({"bin"}), True, "", "d" * 64))
+    with pytest.raises(InputError, match=r"has another environment already .*make the recorded one .*--force"):
+        recreate(Order(folder), quiet)
+
+
+def test_nobody_reads_on(dumped, fake_uv):
+    """As ``| head`` does: that is no fault of the disk."""
+
+    def gone(line):
+        if line.startswith("$"):
+            raise BrokenPipeError
+
+    fake_uv("")
+    folder = dumped()
+    before = names(folder)
+    with pytest.raises(BrokenPipeError):
+        recreate(Order(folder), gone)
+    assert names(folder) == before
 
 
 def test_what_differs_is_listed(dumped, offline, uv):
@@ -172,6 +216,28 @@ def test_without_a_measurement_nothing_is_verified(dumped, offline, uv):
     assert any("not verified" in line for line in said)
 
 
+OPTIONS = ["--extra-index-url https://a:b@evil.example/simple", "-e ../x", "file:///x.whl", "./x", "x @ file:///x.whl"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "environment.yml"])
+def test_what_a_lock_file_does_besides_is_told_before_it_is_done(dumped, uv, name):
+    entry = "    - " if name == "environment.yml" else ""
+    harmless = ["---", f"{entry}tiny==1.0 \\", "    --hash=sha256:00", f"{entry}six @ https://files.example/six.whl"]
+    folder = dumped(lock="\n".join(["# x", *harmless, *(entry + line for line in OPTIONS), ""]), lock_name=name)
+    (folder / "requirements.txt").touch()
+    said = []
+    assert recreate_folder(Order(folder, "pip", python=sys.executable, force=True), said.append, dry_run=True) == 0
+    assert said[0] == "the lock files name: evil.example, files.example"
+    told = [line for line in said if line.startswith("warning")]
+    assert told == [f"warning: {name} says {line!r}, which is followed as it stands" for line in OPTIONS]
+
+
+def test_pip_installs_nowhere_else(dumped, offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_TARGET", os.fspath(tmp_path / "elsewhere"))
+    assert recreate(Order(dumped(manager="pip")), quiet).differences == ()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_dry_run_only_shows(dumped, uv):
     folder = dumped()
     before = names(folder)
@@ -184,7 +250,7 @@ def test_a_dry_run_only_shows(dumped, uv):
 # --- refused before anything starts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("there", ["bin", "pyvenv.cfg", "env", ".pixi"])
+@pytest.mark.parametrize("there", ["bin", "pyvenv.cfg", "env", ".pixi", "share", ".gitignore"])
 def test_an_environment_of_somebody_else_is_refused(dumped, uv, there):
     folder = dumped()
     (folder / there).mkdir()
@@ -440,7 +506,7 @@ def started(dumped, fake_uv, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_takes_away_what_was_made(started, number):
     process, folder, before, pid = started
-    assert "made-by-tool" in names(folder)
+    assert "pyvenv.cfg" in names(folder)
     process.send_signal(number)
     said, _ = process.communicate(timeout=ENDS_WITHIN)
     assert process.returncode == 130, said
@@ -461,21 +527,28 @@ def test_after_sigkill_the_next_start_clears_the_rest(started, offline, uv, monk
     process, folder, before, pid = started
     process.kill()
     process.wait()
-    assert {MARKER, "made-by-tool", "lib"} <= set(names(folder))
+    assert {MARKER, "pyvenv.cfg", "lib"} <= set(names(folder))
     assert is_running(pid)  # nobody was left to end it
     monkeypatch.setenv("UV", uv)
+    (folder / "thesis").mkdir()
+    (folder / "lib" / "half made").write_text("")
     said = []
     done = recreate(Order(folder), said.append)
     assert said[0].startswith("taking away what an earlier start left unfinished")
     assert done.differences == ()
-    assert "made-by-tool" not in names(folder)
-    assert set(before) < set(names(folder))
+    assert not (folder / "lib" / "half made").exists()
+    assert {*before, "thesis"} < set(names(folder))
     wait_until(lambda: not is_running(pid))
 
 
 def test_a_marker_that_cannot_be_read(dumped, uv):
     folder = dumped()
-    for text in ("", "[]", json.dumps({"kind": "other"}), json.dumps({"kind": "mlipcluster recreate", "before": [1]})):
+    for text in (
+        "",
+        "[]",
+        json.dumps({"kind": "other"}),
+        json.dumps({"kind": "mlipcluster recreate", "made": ["../thesis"]}),
+    ):
         (folder / MARKER).write_text(text)
         with pytest.raises(InputError, match=r"cannot be read.*take a new folder"):
             recreate(Order(folder), quiet)
@@ -485,16 +558,16 @@ def test_links_are_removed_and_not_followed(dumped, fake_uv, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("")
-    fake_uv(f"os.symlink({os.fspath(outside)!r}, 'link'); sys.exit(1)")
+    fake_uv(f"os.symlink({os.fspath(outside)!r}, 'etc'); sys.exit(1)")
     folder = dumped()
     with pytest.raises(EnvironmentBuildError):
         recreate(Order(folder), quiet)
     assert (outside / "precious").exists()
-    assert "link" not in names(folder)
+    assert "etc" not in names(folder)
 
 
-def test_the_marker_says_what_was_there(tmp_path):
-    mark = Mark(frozenset({"a", "b\n"}), True, "t", "d")
+def test_the_marker_says_what_is_made(tmp_path):
+    mark = Mark(frozenset({"bin", "lib"}), True, "t", "d")
     write_mark(tmp_path, mark)
     assert read_mark(tmp_path) == mark
     assert read_mark(tmp_path / "gone") is None
