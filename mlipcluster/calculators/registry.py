@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError
-from mlipcluster.store.sites import PathLike, known_root
+from mlipcluster.store.sites import PathLike, known_root, settings
+
+if TYPE_CHECKING:
+    from mlipcluster.store.store import Store
 
 
 def _built_in() -> dict[str, CalculatorSpec]:
@@ -75,7 +78,7 @@ def resolve(
     if ":" in calculator and "/" not in calculator:
         return CalculatorSpec.from_json({"factory": calculator, **overrides})
     place = known_root(root, cluster)
-    found = _stored(calculator, place, cluster) if place is not None else None
+    found = _stored(calculator, _store(place, root or cluster), cluster) if place is not None else None
     if found is None:
         found = names().get(calculator)
     if found is None:
@@ -83,11 +86,23 @@ def resolve(
     return resolve(found, **overrides)
 
 
-def _stored(model: str, root: Path, cluster: str | None) -> CalculatorSpec | None:
-    from mlipcluster.calculators.stored import find
+def _store(place: Path, said: object) -> Store:
+    """The root there; where a variable or a file named it, an error says which."""
     from mlipcluster.store.store import Store
 
-    found = find(model, Store(root), cluster)
+    try:
+        return Store(place)
+    except InputError as error:
+        if said:
+            raise
+        origin = settings()["root"].origin
+        raise InputError(f"{error} ({origin} names it: correct that, or take it away to do without a root)") from error
+
+
+def _stored(model: str, store: Store, cluster: str | None) -> CalculatorSpec | None:
+    from mlipcluster.calculators.stored import find
+
+    found = find(model, store, cluster)
     return None if found is None else found.spec
 
 

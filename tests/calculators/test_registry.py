@@ -53,3 +53,12 @@ def test_more_sources_can_be_added_and_do_not_take_names(monkeypatch):
     monkeypatch.setitem(registry.SOURCES, "mine", lambda: {"mine": mine, "emt": mine})
     assert resolve("mine") == mine
     assert resolve("emt") != mine
+
+
+def test_a_variable_that_names_no_root_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLIPCLUSTER_ROOT", str(tmp_path / "gone"))
+    with pytest.raises(InputError, match=r"does not exist.*\(MLIPCLUSTER_ROOT names it"):
+        resolve("emt")
+    with pytest.raises(InputError, match="does not exist") as caught:
+        resolve("emt", root=tmp_path / "gone")
+    assert "MLIPCLUSTER_ROOT" not in str(caught.value)
