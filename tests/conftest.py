@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import hypothesis
@@ -175,7 +176,7 @@ def _build_by_hand(store, name: str, unique: str = "a"):
     import json
     import sysconfig
 
-    from mlipcluster.store.store import BUILD_FILE, SCHEMA, packed_source
+    from mlipcluster.store.store import BUILD_FILE, SCHEMA
 
     source = store.source(name)
     folder = store.layout.parts / f"{name}-{unique}"
@@ -187,7 +188,7 @@ def _build_by_hand(store, name: str, unique: str = "a"):
     (folder / "env" / "bin" / "python").symlink_to(base)
     (folder / "env" / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
     (folder / f"{source.module}.py").write_text(source.script)
-    facts = {"schema": SCHEMA, "name": name, "source": packed_source(source), "manager": "uv"}
+    facts = {"schema": SCHEMA, "name": name, "source": asdict(source), "manager": "uv"}
     (folder / BUILD_FILE).write_text(json.dumps({**facts, "interpreter": "env/bin/python"}))
     digest = hashlib.sha256((name + source.text).encode()).hexdigest()
     store.layout.link(digest).unlink(missing_ok=True)

@@ -6,10 +6,10 @@ Versions 4 to 7 of https://pixi.prefix.dev/latest/workspace/lockfile/. Of intere
       default:
         packages:
           linux-64:
-          - conda: https://conda.anaconda.org/conda-forge/linux-64/python-3.11.7-h0_cpython.conda
-          - pypi: https://files.pythonhosted.org/packages/…/ase-3.25.0-py3-none-any.whl
+          - conda: https://conda.example.org/conda-forge/linux-64/python-3.11.7-h0_cpython.conda
+          - pypi: https://files.example.org/ase-3.25.0-py3-none-any.whl
     packages:
-    - pypi: https://files.pythonhosted.org/packages/…/ase-3.25.0-py3-none-any.whl
+    - pypi: https://files.example.org/ase-3.25.0-py3-none-any.whl
       name: ase
       version: 3.25.0
 """

@@ -9,7 +9,7 @@ import shlex
 import stat
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mlipcluster.store.layout import Layout, open_root, read_json
 from mlipcluster.store.parts import RETIRED_FILE, remove_tree
 from mlipcluster.store.source import PYTHON, Source, check_name, read_source
 
-BUILD_FILE, ENVIRONMENT_FILE, LOG_FILE = "build.json", "environment.json", "build.log"
+BUILD_FILE, ENVIRONMENT_FILE = "build.json", "environment.json"
 SCHEMA = 1
 _MANIFESTS = ("pixi.toml", "environment.yml")
 
@@ -309,11 +309,6 @@ def _is_there(python: Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def packed_source(source: Source) -> dict[str, str]:
-    """A source as a JSON object, from which :meth:`Build.read` makes it again."""
-    return asdict(source)
 
 
 def measured_as_built(build: Build) -> list[str]:

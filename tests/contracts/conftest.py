@@ -97,12 +97,8 @@ def index(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def machine(index, tmp_path_factory):
+def machine(index, uv, tmp_path_factory):
     """Real uv and pip with that index alone, and conda, mamba, micromamba and pixi that are fakes."""
-    beside = Path(sys.executable).parent / "uv"
-    uv = str(beside) if beside.is_file() else shutil.which("uv")
-    if uv is None:
-        pytest.skip("uv is not installed")
     variables = {
         "PIP_INDEX_URL": index,
         "PIP_FIND_LINKS": "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sysconfig
 import venv
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,21 +51,3 @@ def make_environment(tmp_path):
 @pytest.fixture
 def environment(make_environment):
     return make_environment()
-
-
-@pytest.fixture
-def tiny_wheel():
-    """Makes a wheel of tiny-thing 1.5 in a folder."""
-
-    def make(folder):
-        path = folder / "tiny_thing-1.5-py3-none-any.whl"
-        with zipfile.ZipFile(path, "w") as wheel:
-            info = "tiny_thing-1.5.dist-info"
-            kind = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            wheel.writestr("tiny_thing.py", "x = 1\n")
-            wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.5\n")
-            wheel.writestr(f"{info}/WHEEL", kind)
-            wheel.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-        return path
-
-    return make

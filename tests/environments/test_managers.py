@@ -215,7 +215,7 @@ def test_conda_packages_that_cannot_be_read_are_left_out(environment):
 
 
 @pytest.mark.slow
-def test_a_requirements_file_can_be_installed_from(uv, tmp_path, tiny_wheel):
+def test_a_requirements_file_can_be_installed_from(uv, tmp_path, make_wheel):
     """What uv itself makes of the lock of an environment that uv made, without asking the network."""
     wheelhouse = tmp_path / "wheel house"
     source = tmp_path / "source"
@@ -225,7 +225,7 @@ def test_a_requirements_file_can_be_installed_from(uv, tmp_path, tiny_wheel):
     run = [uv, "--offline", "--quiet"]
     subprocess.run([*run, "venv", "--python", sys.executable, str(tmp_path / "env")], check=True)
     wheelhouse.mkdir()
-    tiny_wheel(wheelhouse)
+    make_wheel(wheelhouse, "tiny_thing", "1.5", {"tiny_thing.py": ""})
     options = ["--no-index", "--find-links", str(wheelhouse)]
     subprocess.run([*run, "pip", "install", *options, "--python", str(python), "tiny-thing"], check=True)
     measured = measure(python)

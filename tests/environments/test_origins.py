@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -26,7 +28,7 @@ UV_LOCK = f"""version = 1
 [[package]]
 name = "numpy"
 version = "2.0.1"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://i.example.org/s" }}
 sdist = {{ url = "https://files.example.org/numpy.tar.gz", hash = "{A}", size = 3 }}
 wheels = [
     {{ url = "https://files.example.org/numpy.whl", hash = "{B}", size = 3 }},
@@ -52,6 +54,12 @@ wheels = [{{name = "x.whl", url = "https://h/x.whl", hashes = {{sha256 = "{A[7:]
 def empty_cache(tmp_path, monkeypatch):
     """What uv's cache has would be known as well."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty cache"))
+
+
+@pytest.fixture(autouse=True)
+def usual_index(monkeypatch):
+    """An index that need not be named, as the public one."""
+    monkeypatch.setattr("mlipcluster.environments.origins._PYPI", re.compile(r"https://i\.example\.org/s"))
 
 
 @pytest.fixture
@@ -149,8 +157,12 @@ def test_a_uv_lock_that_was_cut_short_is_drift(kept):
 
 def test_local_packages_of_a_uv_lock():
     kinds = {"a": 'editable = "."', "b": 'directory = "../b"', "c": 'path = "c.whl"', "d": 'virtual = "."'}
-    kinds |= {"h": 'registry = "/opt/wheels"', "i": 'registry = "../wheels"'}
-    kinds |= {"e": 'registry = "https://pypi.org/simple"', "f": 'git = "https://h/f"', "g": 'url = "https://h/g.whl"'}
+    kinds |= {"h": 'registry = "/wheels"', "i": 'registry = "../wheels"'}
+    kinds |= {
+        "e": 'registry = "https://i.example.org/s"',
+        "f": 'git = "https://h/f"',
+        "g": 'url = "https://h/g.whl"',
+    }
     text = "version = 1\n" + "".join(
         f'[[package]]\nname = "{name}"\nversion = "1"\nsource = {{ {kind} }}\n' for name, kind in kinds.items()
     )

@@ -14,11 +14,11 @@ A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 
 
 @pytest.fixture
-def wheels(tmp_path, monkeypatch, tiny_wheel):
+def wheels(tmp_path, monkeypatch, make_wheel):
     """A folder with tiny-thing 1.5, the only thing that uv knows of; and the hash of its wheel."""
     folder = tmp_path / "wheel house"
     folder.mkdir()
-    wheel = tiny_wheel(folder)
+    wheel = make_wheel(folder, "tiny_thing", "1.5", {"tiny_thing.py": ""})
     monkeypatch.setenv("UV_CACHE_DIR", os.fspath(tmp_path / "cache"))
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", os.fspath(folder))
