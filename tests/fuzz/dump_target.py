@@ -7,6 +7,7 @@ mutates bytes: they are a file as it is, or instructions for changing a record t
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -142,6 +143,7 @@ def places(value: object, way: tuple = ()) -> list[tuple]:
 
 def changed(record: dict, way: tuple, value: object, *, key: bool = False) -> dict:
     """The record with another value, or another key, at that place."""
+    value = copy.deepcopy(value)  # else a later change in it would change all that has it, or put it into itself
     if not way:
         return record
     inner: object = record
