@@ -59,7 +59,7 @@ def test_a_container_cut_anywhere_is_damaged(name):
             unpack(raw[:length])
 
 
-@pytest.mark.parametrize("raw", [gzip.compress(TEXT), bz2.compress(TEXT, 1)])
+@pytest.mark.parametrize("raw", [gzip.compress(TEXT), bz2.compress(TEXT, 1)], ids=["gz", "bz2"])
 def test_another_program_s_container_is_read_but_not_ours(raw):
     compression, content = unpack(raw)
     assert content == TEXT
