@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import uuid
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ class Distribution:
         self._jobs = _jobs(work, options)
         self._chunks: dict[int, Chunk[tuple[Live, int]]] = {}
         self._earlier: list[Earlier] = []
-        self._dashboard_shown = False
+        self._dashboards: set[str] = set()
 
     def saved(self) -> Iterator[Saved | Earlier]:
         """Run to the end; give the final outputs as they are saved, and those that were found finished.
@@ -237,13 +238,16 @@ class Distribution:
             self._workers.submit(
                 chunk.number, protocol.short_name, protocol.step, priority, self._jobs[chunk.step], calls
             )
-        if self._workers.dashboard_link and not self._dashboard_shown:
-            self._dashboard_shown = True
-            self._progress.say(f"Dask dashboard: {self._workers.dashboard_link}")
+        for link in self._workers.dashboard_links:
+            if link not in self._dashboards:
+                self._dashboards.add(link)
+                self._progress.say(f"Dask dashboard: {link}")
 
     def _receive(self, timeout: float) -> Iterator[Saved | Earlier]:
-        for client, slots in enumerate(self._workers.slots_if_due() or ()):
-            self._schedule.set_slots(client, slots)
+        if (slots := self._workers.slots_if_due()) is not None:
+            for client, number in enumerate(slots):
+                self._schedule.set_slots(client, number)
+            self._workers.want(self._schedule.demands(self._unread))
         for returned in self._workers.wait(timeout):
             chunk = self._chunks.pop(returned.number)
             if returned.result is None:
@@ -306,6 +310,12 @@ class Distribution:
         self._tally.done += 1
         self._tally.failed += 1
         self._book.save_failure(live, result, attempts)
+
+    @property
+    def _unread(self) -> float:
+        """How many tasks are still to be read."""
+        known = self._work.source.known_length
+        return 0 if self._schedule.exhausted else math.inf if known is None else max(0, known - self._tally.begun)
 
     def _show(self) -> None:
         tally = self._tally

@@ -79,7 +79,10 @@ class RunFolder:
         intermediate.jsonl      outputs that a later protocol still works on
         outputs/0000/…          self-contained outputs, 1,000 a folder
         failures/               for each failure: traceback, input, the record so far
+        checkpoints/            of calls that are under way
         logs/
+        jobs.jsonl              jobs that were submitted to a batch system
+        private/                keys of the run that goes on, mode 0700
     """
 
     def __init__(
@@ -99,6 +102,9 @@ class RunFolder:
         self.outputs = self.root / outputs
         self.failures = self.root / "failures"
         self.logs = self.root / logs
+        self.checkpoints = self.root / "checkpoints"
+        self.jobs = self.root / "jobs.jsonl"
+        self.private = self.root / "private"
 
     def output_folder(self, number: int) -> Path:
         """Folder of the *number*-th output of the run."""

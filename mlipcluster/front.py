@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect as python_inspect
 import logging
 import operator
 import os
 import platform
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -20,6 +22,8 @@ from ase import Atoms
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Introduction, Job
+from mlipcluster.deploy.deployment import Deployment, Place
+from mlipcluster.deploy.local import Local
 from mlipcluster.distribute import Distribution, Pinned, Work
 from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
@@ -128,9 +132,20 @@ class MLIPCluster:
         )
         if client is not None and clients is not None:
             raise InputError("client and clients are both given; give one of them.")
-        given = list(clients or ([client] if client is not None else []))
-        self._workers = Workers(self.options.compute, given, self.folder.logs / "workers.log")
+        given: list[Client | Deployment] = list(clients or ([client] if client is not None else []))
+        given = given or [self._local()]
+        self._workers = Workers(given, self._place, self.options.compute.security)
         self._inside = False
+
+    def _local(self) -> Local:
+        compute = self.options.compute
+        return Local(max_workers=compute.workers, min_workers=compute.min_workers, cores=compute.cores)
+
+    def _place(self, number: int) -> Place:
+        folder = self.folder
+        token = hashlib.sha256(os.fspath(folder.root).encode()).hexdigest()[:12]
+        address = self.options.compute.dashboard_address
+        return Place(token, number, folder.logs, folder.private, folder.jobs, dashboard_address=address)
 
     def __enter__(self) -> MLIPCluster:
         self._inside = True
@@ -249,7 +264,8 @@ class MLIPCluster:
         """Ask the calculators what they are, unless nothing has changed since they were asked."""
         used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
         cache = self.folder.calculators
-        facts = None if self._workers.started and not self._workers.own else facts_here(used, cache)
+        is_here = all(python == sys.executable for python in self._workers.interpreters)
+        facts = facts_here(used, cache) if is_here else None
         if facts is None:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
             asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])

@@ -17,7 +17,16 @@ from mlipcluster.errors import InputError
 from mlipcluster.outputs.formats import FORMATS
 
 COMPRESSIONS = ("", "gz", "bz2", "xz")
-TAKEN = ("run.json", "intermediate.jsonl", "calculators.json", "environments", "failures", "protocols")
+TAKEN = (
+    "run.json",
+    "intermediate.jsonl",
+    "calculators.json",
+    "environments",
+    "failures",
+    "protocols",
+    "jobs.jsonl",
+    "private",
+)
 """Names in the run folder that cannot be chosen (`mlipcluster.files.RunFolder`)."""
 
 

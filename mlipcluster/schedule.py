@@ -8,10 +8,13 @@ first: what is begun is finished before more is begun.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from mlipcluster.deploy.deployment import Demand
 
 TARGET_SECONDS = 0.5
 CHUNKS_A_SLOT = 2
@@ -109,6 +112,28 @@ class Schedule(Generic[T]):
     def waiting(self) -> int:
         """Calls ready to be submitted."""
         return sum(map(len, self._ready))
+
+    def demands(self, unread: float) -> list[Demand]:
+        """How much work there is for each client.
+
+        Parameters
+        ----------
+        unread : float
+            Tasks of the first protocol that were not added yet.
+        """
+        demands = []
+        for client in range(len(self._slots)):
+            steps = [step for step, given in enumerate(self.steps) if given.client == client]
+            calls = {step: float(len(self._ready[step])) for step in steps}
+            for step, entries in self._flying.values():
+                if step in calls:
+                    calls[step] += len(entries)
+            if 0 in calls:
+                calls[0] += unread
+            known = all(self._seconds[step] is not None for step, count in calls.items() if count)
+            seconds = sum(count * (self._seconds[step] or 0.0) for step, count in calls.items())
+            demands.append(Demand(sum(calls.values()), seconds if known and math.isfinite(seconds) else None))
+        return demands
 
     def take(self) -> Chunk[T] | None:
         """The next chunk to submit, or None while every client has enough."""

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from distributed import Client, Future, SpecCluster
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from mlipcluster import transit
 from mlipcluster.calls import Call, Introduction, Job
-from mlipcluster.deploy.local import Local
+from mlipcluster.deploy import tls
+from mlipcluster.deploy.crew import Crew
+from mlipcluster.deploy.deployment import Demand, Deployment, Place
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
-from mlipcluster.options import Compute
 from mlipcluster.protocol_process import ChunkResult, abandon, cool, introduce, run_chunk, warm
 from mlipcluster.schedule import Step
 
 SLOTS_EVERY = 2.0
 """Seconds between two looks at how many workers there are."""
 LOOK_SECONDS = 1.0
-TAIL = 2000
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,25 @@ class Returned:
 
 
 class Workers:
-    """The workers of a run, behind the user's clients or started here.
+    """The workers of a run: one crew for each client or deployment.
 
     Parameters
     ----------
-    compute : Compute
-        How workers are started when no client is given.
-    clients : sequence of distributed.Client
-        The user's own; they are not closed.
-    log : pathlib.Path, optional
-        File for the words of workers that are started here.
+    given : sequence of distributed.Client or Deployment
+        The user's own clients, which are not closed, and what is started when it is needed.
+    place : callable
+        ``place(number)``: what the run lends the deployment of that number (`Place`).
+    security : object
+        What the user said of TLS.
     """
 
-    def __init__(self, compute: Compute, clients: Sequence[Client], log: Path | None) -> None:
-        for client in clients:
-            if not isinstance(client, Client):
-                raise InputError(f"client={client!r}: give a distributed.Client, e.g. Client({client!r}).")
-        self._compute = compute
-        self._own = not clients
-        self._clients = list(clients)
-        self._log = log
-        self._cluster: SpecCluster | None = None
+    def __init__(
+        self, given: Sequence[Client | Deployment], place: Callable[[int], Place], security: Any = None
+    ) -> None:
+        self._given = list(given)
+        self._place = place
+        self._security = security
+        self._crews: list[Crew] = []
         self._futures: dict[int, Future[Any]] = {}
         self._spent: list[Future[Any]] = []
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
@@ -66,38 +64,29 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Number of clients, those to be started among them."""
-        return max(1, len(self._clients))
+        """Number of crews, those to be started among them."""
+        return len(self._given)
 
     @property
-    def own(self) -> bool:
-        """Whether the workers are, or will be, started here."""
-        return self._own
+    def interpreters(self) -> list[str | None]:
+        """Of each crew, the Python of its workers where that is known here."""
+        return [one.interpreter if isinstance(one, Deployment) else None for one in self._given]
 
     @property
-    def started(self) -> bool:
-        """Whether there is a client yet."""
-        return bool(self._clients)
-
-    @property
-    def dashboard_link(self) -> str:
-        """Address of Dask's dashboard, or ``""``."""
-        return str(self._clients[0].dashboard_link or "") if self._clients else ""
+    def dashboard_links(self) -> list[str]:
+        """Addresses of Dask's dashboards."""
+        return [str(crew.client.dashboard_link) for crew in self._crews if crew.client.dashboard_link]
 
     def start(self) -> None:
-        """Start workers, unless the user's own are there."""
-        if self._clients:
-            return
-        local = Local(
-            workers=self._compute.workers,
-            minimum=self._compute.min_workers,
-            threads=self._compute.cores,
-            dashboard_address=self._compute.dashboard_address,
-            security=self._compute.security,
-            log=self._log,
-        )
-        self._cluster = local.start()
-        self._clients = [Client(self._cluster, set_as_default=False)]
+        """Start what is not there yet."""
+        while len(self._crews) < len(self._given):
+            one = self._given[len(self._crews)]
+            if isinstance(one, Deployment):
+                place = self._place(len(self._crews))
+                place = replace(place, security=tls.choose(self._security, place, remote=one.remote))
+                self._crews.append(one.start(place))
+            else:
+                self._crews.append(Crew(one))
 
     def check_resources(self, steps: Sequence[Step]) -> None:
         """Refuse resources that no worker has: Dask would wait for such a worker for ever.
@@ -110,7 +99,8 @@ class Workers:
         for step in steps:
             if not step.resources:
                 continue
-            workers = [{}] if self._own else _resources(self._clients[step.client])
+            one = self._given[step.client]
+            workers = [dict(one.offers())] if isinstance(one, Deployment) else Crew(one).resources()
             if workers and not any(all(w.get(k, 0) >= v for k, v in step.resources.items()) for w in workers):
                 raise InputError(
                     f"resources={dict(step.resources)!r}: no worker has them. Start workers that do, e.g. "
@@ -118,17 +108,26 @@ class Workers:
                 )
 
     def slots(self) -> list[int]:
-        """For each client, how many protocols its workers can run at once."""
-        if self._own:
-            return [self._compute.workers]
-        return [max(1, sum(client.nthreads().values())) for client in self._clients]
+        """For each crew, how many protocols its workers can run at once, or one while there are none."""
+        self.start()
+        return [max(1, crew.slots()) for crew in self._crews]
 
     def slots_if_due(self) -> list[int] | None:
         """The same, every few seconds; None in between."""
-        if self._own or time.monotonic() - self._looked < SLOTS_EVERY:
+        if time.monotonic() - self._looked < SLOTS_EVERY:
             return None
         self._looked = time.monotonic()
         return self.slots()
+
+    def want(self, demands: Sequence[Demand]) -> None:
+        """Tell each crew how much work there is for it."""
+        for crew, demand in zip(self._crews, demands, strict=False):
+            crew.want(demand)
+
+    @property
+    def waiting(self) -> str:
+        """What is waited for, as one line for people."""
+        return "; ".join(filter(None, (crew.waiting() for crew in self._crews)))
 
     def introduce(self, job: Job, step: Step, needed: int | None = None) -> Introduction:
         """Have a worker that *step* may be sent to start the calculators and tell what they are.
@@ -143,6 +142,7 @@ class Workers:
         """
         self.start()
         self._runs.add(job.run)
+        self._crews[step.client].want(Demand(math.inf if needed is None else needed))
         for client in self._clients:
             client.run(cool, on_error="ignore")
             if workers := list(client.nthreads())[:needed]:
@@ -191,14 +191,13 @@ class Workers:
                     self._spent.append(self._futures.pop(number))
                     yield Returned(number, _gathered(future))
 
+    @property
+    def _clients(self) -> list[Client]:
+        return [crew.client for crew in self._crews]
+
     def _look_after(self) -> None:
-        """See that workers that were started here still can be: without any, Dask would wait for ever."""
-        started = list(self._cluster.workers.values()) if self._cluster is not None else []
-        if started and all(worker.gave_up for worker in started):
-            raise RunError(
-                f"the workers end soon after each start; their last words:\n{_tail(self._log)}\nMend that, then run "
-                "the same again; all that is finished is saved."
-            )
+        for crew in self._crews:
+            crew.look_after()
 
     def _forget_spent(self) -> None:
         """Let go of the futures of chunks that were handed on, in Dask's thread.
@@ -217,36 +216,17 @@ class Workers:
         abort : bool
             End what is still running, instead of letting it finish.
         """
-        if self._own:
-            self._futures.clear()
-            clients, cluster, self._clients, self._cluster = self._clients, self._cluster, [], None
-            with contextlib.ExitStack() as stack:  # whatever one of them raises, the other is closed too
-                # On a busy machine they may take longer than that; the workers end with this process at the latest.
-                stack.enter_context(contextlib.suppress(TimeoutError))
-                if cluster is not None:
-                    stack.callback(cluster.close, timeout=10)
-                for client in clients:
-                    stack.callback(client.close, timeout=2)
-            return
-        for client in self._clients:
-            with contextlib.suppress(Exception):  # they may be what went wrong
-                if abort:
-                    client.cancel(list(self._futures.values()), force=True)
-                for run in self._runs:
-                    client.run(abandon, run, on_error="ignore")
-        self._futures.clear()
-
-
-def _tail(log: Path | None) -> str:
-    try:
-        return log.read_text(errors="replace")[-TAIL:].strip() if log is not None else ""
-    except OSError:
-        return ""
-
-
-def _resources(client: Client) -> list[dict[str, float]]:
-    """What each worker of a client has; empty while there are no workers."""
-    return [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+        futures, self._futures = list(self._futures.values()), {}
+        crews, self._crews = self._crews, []
+        with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed too
+            for crew in crews:
+                stack.callback(crew.close)
+                if not crew.own:
+                    with contextlib.suppress(Exception):  # they may be what went wrong
+                        if abort:
+                            crew.client.cancel(futures, force=True)
+                        for run in self._runs:
+                            crew.client.run(abandon, run, on_error="ignore")
 
 
 def _gathered(future: Future[Any]) -> ChunkResult | None:

@@ -216,10 +216,10 @@ def client(tmp_path_factory):
     """A client of two Dask workers on this machine, for all tests that leave them alive."""
     from distributed import Client
 
-    from mlipcluster.deploy.local import Local
+    from mlipcluster.deploy.local import local_cluster
 
     log = tmp_path_factory.mktemp("workers") / "workers.log"
-    with Local(2, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(2, log=log) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 

@@ -14,7 +14,8 @@ from distributed import Client
 from mlipcluster import MLIPCluster, transit
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Call, Job, TaskInfo
-from mlipcluster.deploy.local import Local
+from mlipcluster.deploy.deployment import Place
+from mlipcluster.deploy.local import Local, local_cluster
 from mlipcluster.errors import CalculatorStartError, InputError, RunError
 from mlipcluster.options import Compute
 from mlipcluster.schedule import Step
@@ -44,8 +45,13 @@ def calls(count=1):
 
 
 @pytest.fixture
-def workers(client):
-    workers = Workers(Compute(), [client], None)
+def place(tmp_path):
+    return lambda number: Place("token", number, tmp_path / "logs", tmp_path / "private", tmp_path / "jobs.jsonl")
+
+
+@pytest.fixture
+def workers(client, place):
+    workers = Workers([client], place)
     yield workers
     workers.close(abort=True)
 
@@ -80,7 +86,6 @@ def test_slots_are_the_threads_of_ones_own_workers(workers, client):
     assert workers.slots() == [sum(client.nthreads().values())]
     assert workers.slots_if_due() is not None
     assert workers.slots_if_due() is None  # too soon
-    assert Workers(Compute(max_workers=5), [], None).slots() == [5]
 
 
 def test_a_calculator_that_cannot_start_is_told_as_itself(workers):
@@ -111,16 +116,24 @@ def test_workers_that_cannot_start_end_the_run_with_their_last_words(tmp_path, m
 
 
 def test_a_client_that_was_closed_meanwhile_hides_no_error(tmp_path):
-    with Local(1).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
         run = MLIPCluster([CU] * 3, client=client, output_path=tmp_path / "run", progress=False)
         threading.Timer(4.0, client.close).start()
         with pytest.raises(RunError, match="run the same again to go on"):
             run.distribute(slow)
 
 
-def test_nothing_is_started_before_it_is_needed():
-    workers = Workers(Compute(), [], None)
-    assert (workers.own, workers.started, workers.dashboard_link) == (True, False, "")
+def test_nothing_is_started_before_it_is_needed(place):
+    workers = Workers([Local(3)], place)
+    assert (workers.count, workers.interpreters, workers.dashboard_links) == (1, [sys.executable], [])
+    assert not place(0).logs.exists()
+    workers.close()
+
+
+def test_workers_of_ones_own_count_before_they_are_there(place):
+    workers = Workers([Local(3), Local(2, min_workers=0)], place)
+    assert workers.slots() == [3, 2]
+    assert len(workers.dashboard_links) == 2
     workers.close()
 
 
@@ -130,7 +143,7 @@ def test_nothing_is_started_before_it_is_needed():
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
     log = tmp_path_factory.mktemp("second") / "workers.log"
-    with Local(1, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(1, log=log) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=60)
         yield client
 
@@ -164,7 +177,7 @@ def test_resources_choose_the_worker(tmp_path):
     import subprocess
     import sys
 
-    with Local(1).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=60)
         ordinary = set(client.run(os.getpid).values())
         command = [sys.executable, "-m", "dask", "worker", cluster.scheduler_address, "--resources", "GPU=1"]

@@ -12,17 +12,21 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from distributed import Scheduler, SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
+from mlipcluster.deploy.crew import ClusterCrew
+from mlipcluster.deploy.deployment import Deployment, Place
+from mlipcluster.errors import RunError
 from mlipcluster.process import python_command
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -31,66 +35,121 @@ STRAGGLING_SECONDS = 0.05
 EARLY_SECONDS = 30.0
 EARLY_DEATHS = 3
 """A worker that dies so often in a row, each time that soon after its start, will not do better at the next."""
+TAIL = 2000
+"""Characters of a log that an error quotes."""
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Deployment):
     """Workers on this machine.
 
     Attributes
     ----------
-    workers : int
-        At most; each runs one protocol at a time.
-    minimum : int, optional
+    max_workers : int, optional
+        At most; each runs one protocol at a time. Default: one a processor core.
+    min_workers : int, optional
         With it, the number of workers follows the queue of work.
-    threads : int
+    cores : int
         Threads that NumPy and the like use in each.
-    dashboard_address : str
-        ``host:port`` of Dask's dashboard; port 0 takes a free one.
-    security : bool or distributed.Security, optional
-        TLS between all of them; True makes temporary credentials.
+    """
+
+    kind: ClassVar[str] = "local"
+    remote: ClassVar[bool] = False
+
+    max_workers: int | None = None
+    min_workers: int | None = None
+    cores: int = 1
+
+    @property
+    def interpreter(self) -> str:
+        """This process's own."""
+        return sys.executable
+
+    def start(self, place: Place) -> LocalCrew:
+        """Start the scheduler in this process and the workers beside it."""
+        log = place.logs / "workers.log"
+        workers = self.max_workers or os.cpu_count() or 1
+        place.logs.mkdir(parents=True, exist_ok=True)
+        cluster = local_cluster(
+            workers,
+            minimum=self.min_workers,
+            threads=self.cores,
+            dashboard_address=place.dashboard_address,
+            security=place.security,
+            log=log,
+        )
+        return LocalCrew(cluster, workers, log)
+
+
+class LocalCrew(ClusterCrew):
+    """Workers on this machine, whose words go to a file."""
+
+    def __init__(self, cluster: SpecCluster, workers: int, log: Path) -> None:
+        super().__init__(cluster)
+        self._workers = workers
+        self._log = log
+
+    def slots(self) -> int:
+        """As many as there will be in a moment."""
+        return self._workers
+
+    def look_after(self) -> None:
+        """See that workers can still be started: without any, Dask would wait for ever."""
+        started = list(self.cluster.workers.values()) if isinstance(self.cluster, SpecCluster) else []
+        if started and all(worker.gave_up for worker in started):
+            raise RunError(
+                f"the workers end soon after each start; their last words:\n{tail(self._log)}\nMend that, then run "
+                "the same again; all that is finished is saved."
+            )
+
+
+def local_cluster(
+    workers: int,
+    *,
+    minimum: int | None = None,
+    threads: int = 1,
+    dashboard_address: str = "127.0.0.1:0",
+    security: Security | None = None,
+    log: Path | None = None,
+) -> SpecCluster:
+    """Start a scheduler in this process and workers beside it.
+
+    Parameters
+    ----------
+    workers, minimum, threads, dashboard_address, security
+        As `Local` and its place have them.
     log : pathlib.Path, optional
         File that takes what the workers say of themselves.
     """
+    host = "tls://127.0.0.1" if security else "127.0.0.1"
+    scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
+    worker = {"cls": LoggedWorker, "options": _worker_options(threads, security, log)}
+    cluster = QuietCluster(
+        name="mlipcluster",
+        scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
+        worker=worker,
+        workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
+        security=security,
+    )
+    if minimum is not None:
+        cluster.adapt(minimum=minimum, maximum=workers)
+    return cluster
 
-    workers: int
-    minimum: int | None = None
-    threads: int = 1
-    dashboard_address: str = "127.0.0.1:0"
-    security: bool | Security | None = None
-    log: Path | None = None
 
-    def start(self) -> SpecCluster:
-        """Start the scheduler in this process and the workers beside it."""
-        security = Security.temporary() if self.security is True else (self.security or None)
-        host = "tls://127.0.0.1" if security else "127.0.0.1"
-        scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": self.dashboard_address}
-        worker = {"cls": LoggedWorker, "options": self._worker_options(security)}
-        cluster = QuietCluster(
-            name="mlipcluster",
-            scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
-            worker=worker,
-            workers=dict.fromkeys(range(self.workers), worker) if self.minimum is None else {},
-            security=security,
-        )
-        if self.minimum is not None:
-            cluster.adapt(minimum=self.minimum, maximum=self.workers)
-        return cluster
-
-    def _worker_options(self, security: Security | None) -> dict[str, Any]:
-        environment = {
-            **os.environ,
-            **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
-            "DASK_LOGGING__DISTRIBUTED": "warning",
-            **(_tls_variables(security) if security else {}),
-        }
-        nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
-        return {
-            "worker_class": "distributed.Nanny",
-            "worker_kwargs": nanny,
-            "environment": environment,
-            "log": self.log,
-        }
+def _worker_options(threads: int, security: Security | None, log: Path | None) -> dict[str, Any]:
+    environment = {
+        **os.environ,
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        "DASK_LOGGING__DISTRIBUTED": "warning",
+        **(_tls_variables(security) if security else {}),
+    }
+    nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
+    return {
+        "worker_class": "distributed.Nanny",
+        "worker_kwargs": nanny,
+        "environment": environment,
+        "log": log,
+    }
 
 
 class QuietCluster(SpecCluster):
@@ -186,3 +245,11 @@ def _tls_variables(security: Security) -> dict[str, str]:
     names = {"ca_file": "CA_FILE", "cert": "WORKER__CERT", "key": "WORKER__KEY"}
     variables = {f"DASK_DISTRIBUTED__COMM__TLS__{names[k]}": v for k, v in given.items() if k in names and v}
     return {**variables, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true"}
+
+
+def tail(log: Path | None) -> str:
+    """The end of a log, as an error quotes it; ``""`` where it cannot be read."""
+    try:
+        return log.read_text(errors="replace")[-TAIL:].strip() if log is not None else ""
+    except OSError:
+        return ""

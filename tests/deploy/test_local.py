@@ -9,9 +9,10 @@ import psutil
 import pytest
 from distributed import Client
 from distributed.deploy.spec import SpecCluster
+from distributed.security import Security
 
 from mlipcluster.deploy import local
-from mlipcluster.deploy.local import THREAD_VARIABLES, Local
+from mlipcluster.deploy.local import THREAD_VARIABLES, local_cluster
 
 
 def gone(pids):
@@ -25,7 +26,7 @@ def gone(pids):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     log = tmp_path_factory.mktemp("local") / "workers.log"
-    with Local(2, threads=3, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(2, threads=3, log=log) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
         yield cluster, client, log
 
@@ -91,7 +92,7 @@ def test_a_worker_whose_nanny_dies_is_replaced(two):
 def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "python_command", lambda *_: [sys.executable, "-c", "import no_such_module"])
     log = tmp_path / "workers.log"
-    with Local(1, log=log).start() as cluster:
+    with local_cluster(1, log=log) as cluster:
         (worker,) = cluster.workers.values()
         for _ in range(300):
             if worker.gave_up:
@@ -102,7 +103,7 @@ def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
 
 
 def test_a_worker_for_which_there_is_no_room_is_given_up(monkeypatch):
-    with Local(1).start() as cluster:
+    with local_cluster(1) as cluster:
         (worker,) = cluster.workers.values()
         monkeypatch.setattr(local, "python_command", lambda *_: ["/no/such/program"])  # as when no process can be made
         os.kill(worker.process.pid, 9)
@@ -131,7 +132,7 @@ def test_workers_find_what_the_driver_finds_and_nothing_else(tmp_path):
 
 
 def test_with_tls_nobody_without_the_key_gets_in():
-    with Local(1, security=True).start() as cluster:
+    with local_cluster(1, security=Security.temporary()) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
@@ -144,9 +145,9 @@ def test_with_tls_nobody_without_the_key_gets_in():
 SCRIPT = """
 import os, sys, time
 from mlipcluster.deploy import local
-from mlipcluster.deploy.local import Local
+from mlipcluster.deploy.local import local_cluster
 from distributed import Client
-cluster = Local(2).start()
+cluster = local_cluster(2)
 client = Client(cluster)
 client.wait_for_workers(2, timeout=60)
 print(*client.run(os.getpid).values(), flush=True)
@@ -179,5 +180,5 @@ def test_workers_end_with_the_script_that_started_them(how, tmp_path):
 
 
 def test_the_number_of_workers_may_follow_the_work():
-    with Local(2, minimum=0).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(2, minimum=0) as cluster, Client(cluster, set_as_default=False) as client:
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3

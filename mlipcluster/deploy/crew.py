@@ -1,0 +1,89 @@
+"""The workers behind one Dask client, however they came to be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from distributed import Client
+from distributed.deploy.cluster import Cluster
+
+from mlipcluster.deploy.deployment import Demand
+
+
+class Crew:
+    """Workers behind a client that somebody else started, and will close.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    offers : mapping of str to float, optional
+        Resources of the workers that are still to come.
+
+    Attributes
+    ----------
+    client : distributed.Client
+    own : bool
+        Whether `close` ends the workers.
+    timed : bool
+        Whether its workers say as the resource ``seconds`` how long they will be there, so that a call goes only to
+        one that will finish it.
+    """
+
+    own = False
+    timed = False
+
+    def __init__(self, client: Client, offers: Mapping[str, float] | None = None) -> None:
+        self.client = client
+        self._offers = dict(offers or {})
+
+    def slots(self) -> int:
+        """How many protocols the workers can run at once; 0 while there are none."""
+        return sum(self.client.nthreads().values())
+
+    def resources(self) -> list[dict[str, float]]:
+        """What each worker has; what they will have while there are none, or nothing if that is not known."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return [worker["resources"] for worker in workers] or ([self._offers] if self.own else [])
+
+    def want(self, demand: Demand) -> None:
+        """Tell how much work there is: where the number of workers follows it."""
+
+    def look_after(self) -> None:
+        """Called every second or so while the run waits.
+
+        Raises
+        ------
+        RunError
+            There are no workers and there will be none; the message says why.
+        """
+
+    def waiting(self) -> str:
+        """What is waited for, as one line for people; ``""`` when all is as it should be."""
+        return ""
+
+    def is_blameless(self, worker: str) -> bool:
+        """Whether the worker of that address or name ended for reasons of its own: walltime, preemption, its node."""
+        return False
+
+    def close(self) -> None:
+        """End what was started for this crew."""
+
+
+class ClusterCrew(Crew):
+    """Workers of a Dask cluster that is closed with the run."""
+
+    own = True
+
+    def __init__(self, cluster: Cluster, offers: Mapping[str, float] | None = None, **client: Any) -> None:
+        super().__init__(Client(cluster, set_as_default=False, **client), offers)
+        self.cluster = cluster
+
+    def close(self) -> None:
+        """Close client and cluster; whatever one of them raises, the other is closed too."""
+        with contextlib.ExitStack() as stack:
+            # On a busy machine they may take longer than that; the workers end with this process at the latest.
+            stack.enter_context(contextlib.suppress(TimeoutError))
+            stack.callback(self.cluster.close, timeout=10)
+            stack.callback(self.client.close, timeout=2)

@@ -1,0 +1,28 @@
+"""The deployments, by name: a new one is one new file and one row."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mlipcluster.deploy.deployment import Deployment
+from mlipcluster.errors import InputError
+
+DEPLOYMENTS = {
+    "local": "mlipcluster.deploy.local:Local",
+}
+"""``"module:class"`` of each; imported when it is used."""
+
+
+def deployment_class(kind: str) -> type[Deployment]:
+    """The class of a kind of deployment.
+
+    Raises
+    ------
+    InputError
+        The kind is unknown; the message lists what is known.
+    """
+    if kind not in DEPLOYMENTS:
+        raise InputError(f"deployment {kind!r:.80} is unknown; known: {', '.join(DEPLOYMENTS)}.")
+    module, _, name = DEPLOYMENTS[kind].partition(":")
+    found: type[Deployment] = getattr(import_module(module), name)
+    return found
