@@ -24,6 +24,7 @@ from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
+from mlipcluster.deploy import calm
 from mlipcluster.deploy.crew import ClusterCrew
 from mlipcluster.deploy.deployment import Deployment, Place
 from mlipcluster.errors import RunError
@@ -124,13 +125,14 @@ def local_cluster(
     host = "tls://127.0.0.1" if security else "127.0.0.1"
     scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
     worker = {"cls": LoggedWorker, "options": _worker_options(threads, security, log)}
-    cluster = QuietCluster(
-        name="mlipcluster",
-        scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
-        worker=worker,
-        workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
-        security=security,
-    )
+    with calm.calmly():
+        cluster = QuietCluster(
+            name="mlipcluster",
+            scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
+            worker=worker,
+            workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
+            security=security,
+        )
     if minimum is not None:
         cluster.adapt(minimum=minimum, maximum=workers)
     return cluster
@@ -138,6 +140,7 @@ def local_cluster(
 
 def _worker_options(threads: int, security: Security | None, log: Path | None) -> dict[str, Any]:
     environment = {
+        **calm.VARIABLES,
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         "DASK_LOGGING__DISTRIBUTED": "warning",
