@@ -9,6 +9,7 @@ from mlipcluster.errors import InputError
 
 DEPLOYMENTS = {
     "local": "mlipcluster.deploy.local:Local",
+    "slurm": "mlipcluster.deploy.slurm:Slurm",
 }
 """``"module:class"`` of each; imported when it is used."""
 
