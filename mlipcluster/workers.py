@@ -56,6 +56,7 @@ class Workers:
         self._place = place
         self._security = security
         self._crews: list[Crew] = []
+        self._places: list[Place] = []
         self._futures: dict[int, Future[Any]] = {}
         self._spent: list[Future[Any]] = []
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
@@ -83,6 +84,7 @@ class Workers:
             one = self._given[len(self._crews)]
             if isinstance(one, Deployment):
                 place = self._place(len(self._crews))
+                self._places.append(place)
                 place = replace(place, security=tls.choose(self._security, place, remote=one.remote))
                 self._crews.append(one.start(place))
             else:
@@ -218,7 +220,10 @@ class Workers:
         """
         futures, self._futures = list(self._futures.values()), {}
         crews, self._crews = self._crews, []
+        places, self._places = self._places, []
         with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed too
+            for place in places:
+                stack.callback(tls.remove_private, place)
             for crew in crews:
                 stack.callback(crew.close)
                 if not crew.own:
