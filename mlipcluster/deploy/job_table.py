@@ -58,6 +58,7 @@ class SubmittedJob:
     gone: float | None = None
     leaving: bool = False
     ended: float | None = None
+    trouble: str = ""
 
     def view(self, now: float) -> JobView:
         """As scaling sees it."""
@@ -85,14 +86,19 @@ class JobTable:
         self._jobs[job.tag] = job
 
     @property
+    def all(self) -> list[SubmittedJob]:
+        """Those that have ended too."""
+        return list(self._jobs.values())
+
+    @property
     def alive(self) -> list[SubmittedJob]:
         """Jobs that the batch system still has, as far as is known."""
-        return [job for job in self._jobs.values() if job.ended is None]
+        return [job for job in self.all if job.ended is None]
 
     @property
     def workers(self) -> int:
         """Workers that are there now."""
-        return sum(len(job.workers) for job in self._jobs.values())
+        return sum(len(job.workers) for job in self.all)
 
     def views(self, now: float) -> list[JobView]:
         """As scaling sees those that are alive."""

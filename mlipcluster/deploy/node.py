@@ -23,7 +23,7 @@ from mlipcluster.deploy.handshake import Facts, check, facts_here, told
 from mlipcluster.deploy.job_end import seconds_left
 from mlipcluster.deploy.job_spec import LEAVE, MARGIN, JobSpec, Refusal
 from mlipcluster.deploy.node_folder import node_folder
-from mlipcluster.errors import MLIPClusterError, MismatchError, RunError
+from mlipcluster.errors import MismatchError, MLIPClusterError, RunError
 
 if TYPE_CHECKING:
     from distributed import Nanny
@@ -52,7 +52,9 @@ def main() -> None:
 def _refuse_strangers(spec: JobSpec, tag: str) -> None:
     """Look whether this Python can work with the driver's."""
     who = f"the worker of job {tag} on {os.uname().nodename}"
-    differences = check(Facts.from_json(spec.driver), facts_here(), who, same_versions=spec.same_versions)
+    differences = check(
+        Facts.from_json(spec.driver), facts_here(environment=False), who, same_versions=spec.same_versions
+    )
     if differences:
         print(f"differs from the driver: {told(differences)}", flush=True)  # noqa: T201 - into the job's log
 
@@ -155,8 +157,8 @@ class _Workers:
 
     async def _end_in_time(self) -> None:
         """Whatever happens, leave before the batch system has to kill: only then is nothing left on the node."""
-        while ending.remaining() > LAST_SECONDS:
-            await asyncio.sleep(min(LOOK_SECONDS, max(0.0, ending.remaining() - LAST_SECONDS)))
+        while (left := ending.remaining() - LAST_SECONDS) > 0:  # noqa: ASYNC110 - SIGTERM brings the end forward
+            await asyncio.sleep(min(LOOK_SECONDS, left))
         await asyncio.gather(*(nanny.close(timeout=LAST_SECONDS) for nanny in self._nannies), return_exceptions=True)
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
-from pathlib import Path
+import time
+from collections.abc import Callable
 from typing import Any
 
 from distributed import Worker
@@ -22,6 +24,7 @@ TOPIC = "mlipcluster"
 FOR_EVER = 1e9
 """Seconds, for a worker whose end nobody knows: Dask adds and subtracts, so that it has to be finite."""
 LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.05
 LAST_SECONDS = 2.0
 """Before the end, for what is left to be done in order."""
 FETCH_SECONDS = 5.0
@@ -43,8 +46,7 @@ def lasting() -> float:
 
 async def _watch(worker: Worker, told: float) -> None:
     """Keep the scheduler told, until it is time to leave."""
-    leave = Path(os.environ.get(LEAVE, "/nonexistent"))
-    while not leave.exists() and (seconds := lasting()) > 0:
+    while not _is_told_to_leave() and (seconds := lasting()) > 0:
         if told - seconds > max(LOOK_SECONDS, 0.005 * seconds) and worker.status == Status.running:
             with contextlib.suppress(OSError):  # the network is cut; the next time
                 await worker.set_resources(seconds=seconds)
@@ -61,13 +63,20 @@ async def leave_in_order(worker: Worker, why: str) -> None:
     """
     worker.log_event(TOPIC, {"event": "leaves", "worker": worker.address, "name": str(worker.name), "why": why})
     worker.status = Status.paused
-    while _is_busy(worker) and ending.remaining() > LAST_SECONDS:
-        await asyncio.sleep(0.05)
-    for _ in range(int(FETCH_SECONDS / 0.05)):
-        if not worker.data or ending.remaining() < LAST_SECONDS:
-            break
-        await asyncio.sleep(0.05)
+    await _until(lambda: not _is_busy(worker), math.inf)
+    await _until(lambda: not worker.data, FETCH_SECONDS)
     await worker.close_gracefully(reason=why)
+
+
+async def _until(done: Callable[[], bool], seconds: float) -> None:
+    """Wait for that, but not longer than so many seconds, nor to the job's very end."""
+    patience = time.monotonic() + seconds
+    while not done() and time.monotonic() < patience and ending.remaining() > LAST_SECONDS:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _is_told_to_leave() -> bool:
+    return os.path.exists(os.environ.get(LEAVE, "/nonexistent"))
 
 
 def _is_busy(worker: Worker) -> bool:
