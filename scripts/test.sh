@@ -67,6 +67,7 @@ fi
 if [ -z "${MLIPCLUSTER_TEST_PYTHON39:-}" ]; then
     prepare_python39
 fi
+prepare_slurm
 if [ "${1:-}" = --oldest ]; then
     shift
     prepare_oldest
