@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree as ET
 
-from mlipcluster.deploy.pbs import PBS, mebibytes
+from mlipcluster.deploy.pbs import PBS, SIGNALLED, mebibytes
 from mlipcluster.deploy.queues import ENDED, GONE, PENDING, RUNNING, JobState, Queue, failure, user_name
 from mlipcluster.errors import RunError
 
@@ -42,6 +42,8 @@ class Moab(PBS):
 _STATES = {"Running": RUNNING, "Starting": RUNNING, "Suspended": RUNNING, "Completed": ENDED, "Removed": ENDED}
 _STATES |= {"Vacated": ENDED}
 """Moab's job states; all others are of jobs that wait."""
+_ENDINGS = {"CNCLD": "CANCELLED", "-10": "OUT_OF_MEMORY", "-11": "TIMEOUT"}
+"""Moab's own completion code, and TORQUE's."""
 _REASONS = {"Removed": "CANCELLED", "Vacated": "PREEMPTED"}
 
 
@@ -94,8 +96,12 @@ def _state(job: dict[str, str]) -> JobState:
         return JobState(PENDING, reason)
     if state == RUNNING:
         return JobState(RUNNING, node=node)
-    code = job.get("CompletionCode", "")
-    if found := re.match(r"(CNCLD|-?\d+)", code):
-        words = "CANCELLED" if found[1] == "CNCLD" else failure(int(found[1]))
-        return JobState(ENDED, _REASONS.get(said, words), node)
-    return JobState(ENDED, _REASONS.get(said, ""), node)
+    return JobState(ENDED, _REASONS.get(said) or _ending(job.get("CompletionCode", "")), node)
+
+
+def _ending(code: str) -> str:
+    found = re.match(r"CNCLD|-?\d+", code)
+    if found is None or found[0] in _ENDINGS:
+        return _ENDINGS[found[0]] if found else ""
+    status = int(found[0])
+    return failure(status, status - SIGNALLED if status > SIGNALLED else 0)

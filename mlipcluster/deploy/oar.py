@@ -68,6 +68,13 @@ class OAR(Batch):
 _STATES = dict.fromkeys(("Waiting", "Hold", "toLaunch", "toAckReservation", "Launching"), PENDING)
 _STATES |= dict.fromkeys(("Running", "Finishing", "Suspended", "Resuming"), RUNNING)
 """All others (terminated, error) are of jobs that have ended."""
+_ENDINGS = {
+    "WALLTIME": "TIMEOUT",
+    "BESTEFFORT_KILL": "PREEMPTED",
+    "PING_CHECKER_NODE_SUSPECTED": "NODE_FAIL",
+    "FRAG_JOB_REQUEST": "CANCELLED",
+}
+"""What happened to a job, in the order in which it counts: the end of a walltime is also a request to frag."""
 
 
 class OARQueue(Queue):
@@ -108,7 +115,7 @@ class OARQueue(Queue):
         return [job for job, facts in known.items() if facts.get("name") == name and facts["state"] in _STATES]
 
     def _jobs(self, *which: str) -> dict[str, dict[str, Any]]:
-        said = self._ask(["oarstat", "-J", *which])
+        said = self._ask(["oarstat", "-f", "-J", *which])
         try:
             return dict(json.loads(said)) if said.strip() else {}
         except ValueError as error:
@@ -116,22 +123,20 @@ class OARQueue(Queue):
 
 
 def _state(job: dict[str, Any]) -> JobState:
-    said, message = job.get("state", ""), job.get("message") or ""
+    said = job.get("state", "")
     node = next(iter(job.get("assigned_network_address") or ()), "")
     state = _STATES.get(said, ENDED)
     if state == PENDING:
-        return JobState(PENDING, message or said)
+        return JobState(PENDING, job.get("message") or said)
     if state == RUNNING:
         return JobState(RUNNING, node=node)
-    if "walltime" in message.lower():
-        return JobState(ENDED, "TIMEOUT", node)
-    if said == "Error":
-        return JobState(ENDED, f"FAILED ({message})" if message else "FAILED", node)
-    return JobState(ENDED, _ending(job.get("exit_code")), node)
+    events = {event.get("type") for event in job.get("events") or ()}
+    known = (words for event, words in _ENDINGS.items() if event in events)
+    return JobState(ENDED, next(known, None) or _ending(job.get("exit_code"), said), node)
 
 
-def _ending(code: Any) -> str:
+def _ending(code: Any, state: str) -> str:
     """From the status as ``wait`` gives it, a number alone or with its parts behind it."""
-    found = re.match(r"\d+", str(code))
-    status = int(found[0]) if found else 0
-    return failure(status >> 8, status & 127)
+    if found := re.match(r"\d+", str(code)):
+        return failure(int(found[0]) >> 8, int(found[0]) & 127)
+    return "FAILED" if state == "Error" else ""

@@ -64,7 +64,7 @@ _STATES = {"Q": PENDING, "H": PENDING, "W": PENDING, "T": PENDING, "M": PENDING,
 """Letters of ``job_state``; all others (running, exiting, suspended) are of jobs that have a node."""
 _ENDINGS = {-24: "FAILED (too many CPUs)", -25: "FAILED (too many CPUs)", -26: "OUT_OF_MEMORY", -27: "OUT_OF_MEMORY"}
 _ENDINGS |= {-29: "TIMEOUT"}
-_SIGNALLED = 256
+SIGNALLED = 256
 """What PBS adds to the number of a signal that ended a job."""
 
 
@@ -119,4 +119,4 @@ def _state(facts: dict[str, str]) -> JobState:
     status = int(facts["Exit_status"])
     if status in _ENDINGS or status < 0:
         return JobState(ENDED, _ENDINGS.get(status, f"FAILED (PBS says {status})"), node)
-    return JobState(ENDED, failure(status, status - _SIGNALLED if status > _SIGNALLED else 0), node)
+    return JobState(ENDED, failure(status, status - SIGNALLED if status > SIGNALLED else 0), node)

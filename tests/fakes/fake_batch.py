@@ -105,12 +105,13 @@ def main(number):
         return
     variables = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"], "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
     try:
-        output = open(job["output"], "a")
+        for name in ("output", "error"):
+            Path(job.get(name) or job["output"]).open("a").close()
     except OSError as error:
         with locked():
             change(number, state="ended", how=f"exit 1 {error}")
         return
-    with output, Path(job.get("error") or job["output"]).open("a") as errors:
+    with Path(job["output"]).open("a") as output, Path(job.get("error") or job["output"]).open("a") as errors:
         process = subprocess.Popen(
             job["command"],
             cwd=job["cwd"],

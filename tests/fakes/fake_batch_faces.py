@@ -481,16 +481,17 @@ def _oarsub(arguments):
     return 0
 
 
+OAR_EVENTS = {"timeout": ("FRAG_JOB_REQUEST", "WALLTIME"), "cancelled": ("FRAG_JOB_REQUEST",)}
 OAR_STATES = {"pending": "Waiting", "running": "Running"}
 
 
 def _oarstat(arguments):
-    assert arguments[0] == "-J"
-    if arguments[1:] == ["-u"]:
+    assert arguments[:2] == ["-f", "-J"]
+    if arguments[2:] == ["-u"]:
         found = [job for job in engine.jobs() if job["state"] != "ended"]
     else:
-        assert arguments[1] == "-j"
-        found = [job for _, job in known(arguments[2:]) if job is not None]
+        assert arguments[2] == "-j"
+        found = [job for _, job in known(arguments[3:]) if job is not None]
     if not found:
         return 0
     print(json.dumps({str(job["number"]): _oar(job) for job in found}, indent=3))
@@ -505,7 +506,8 @@ def _oar(job):
         "name": job["name"],
         "owner": job["owner"],
         "state": OAR_STATES.get(job["state"], "Error" if kind in {"timeout", "cancelled"} else "Terminated"),
-        "message": {"timeout": "Job exceeded its walltime", "cancelled": "job killed by its owner"}.get(kind, ""),
+        "message": f"R=1,W=2:0:0,J=B,N={job['name']} (Karma=0.1,quota_ok)",
+        "events": [{"type": event, "job_id": job["number"]} for event in OAR_EVENTS.get(kind, ())],
         "assigned_network_address": [] if job["state"] == "pending" else [engine.NODE],
         "exit_code": {"exit": code << 8, "signal": code}.get(kind),
     }
