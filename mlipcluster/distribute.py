@@ -243,6 +243,9 @@ class Distribution:
                 self._dashboards.add(link)
                 self._progress.say(f"Dask dashboard: {link}")
 
+        for note in self._workers.take_notes():
+            self._progress.say(f"Workers differ from this process, as is recorded: {note}")
+
     def _receive(self, timeout: float) -> Iterator[Saved | Earlier]:
         if (slots := self._workers.slots_if_due()) is not None:
             for client, number in enumerate(slots):
