@@ -33,7 +33,7 @@ def md(
     barostat_time: float = 300.0,
     thermalize: bool = True,
     checkpoint: Any = None,
-    save_every: int = 200,
+    save_every: int = 100,
 ) -> Atoms:
     """Run molecular dynamics; every random number comes from ``rng``, and no file is written.
 
