@@ -172,8 +172,8 @@ class JobCrew(ClusterCrew):
             late = job.joined is None and job.began is not None and now - job.began > JOIN_SECONDS
             if late and not job.trouble:
                 job.trouble = (
-                    f"Job {job.job} ran for {JOIN_SECONDS:.0f} s on {job.state.node}, and no worker of its reached this "
-                    f"machine at {self.cluster.scheduler_address}: choose another interface= or host=, or ask for the "
+                    f"Job {job.job} ran for {JOIN_SECONDS:.0f} s on {job.state.node}, and no worker of its reached "
+                    f"this machine at {self.cluster.scheduler_address}: choose another interface= or host=, or ask for the "
                     "ports to be opened."
                 )
                 log.warning(job.trouble)
