@@ -8,7 +8,7 @@ import shlex
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -260,8 +260,3 @@ class Batch(Deployment):
 
     def _written_walltime(self, seconds: float) -> str:
         return walltime.clock(seconds)
-
-
-def field_names(kind: type[Deployment]) -> list[str]:
-    """The fields of a deployment's class."""
-    return [one.name for one in fields(kind)]  # type: ignore[arg-type] # all are dataclasses

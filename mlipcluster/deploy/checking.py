@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlipcluster.deploy.deployment import Range
@@ -27,6 +27,20 @@ def check(batch: Any) -> None:
     for test, text in TOGETHER:
         if test(batch):
             raise InputError(f"{type(batch).__name__}: {text.format(batch)}")
+
+
+def check_lines(batch: Any, names: Sequence[str]) -> None:
+    """The same for fields that one system alone has, each a line of text.
+
+    Raises
+    ------
+    InputError
+        As `check`.
+    """
+    for name in names:
+        value = getattr(batch, name)
+        if value is not None and not _is_line(value):
+            raise InputError(f"{name}={value!r:.80} cannot be meant; give one line of text.")
 
 
 def plain(path: str | os.PathLike[str]) -> str:
@@ -138,7 +152,7 @@ TOGETHER: list[tuple[Callable[[Any], bool], str]] = [
     ),
     (
         _shares,
-        "processes={0.processes}, processes_per_gpu={0.processes_per_gpu} and gpus={0.gpus} do not fit; leave processes out.",
+        "processes={0.processes} cannot share gpus={0.gpus} by processes_per_gpu={0.processes_per_gpu}; leave it out.",
     ),
     (
         lambda one: one.cores is not None and one.cores < (one.processes or one.gpus * one.processes_per_gpu or 1),

@@ -87,7 +87,7 @@ def facts_here(*, environment: bool = True) -> Facts:
     Parameters
     ----------
     environment : bool
-        Whether to measure the environment too, which takes up to a second the first time.
+        Whether to measure the environment too, which takes up to a second.
 
     Raises
     ------
@@ -97,10 +97,16 @@ def facts_here(*, environment: bool = True) -> Facts:
     return Facts(
         python=platform.python_version(),
         packages={name: _version(name) for name in WIRE},
-        environment=_digest() if environment else "",
+        environment=measure(lock=False).digest if environment else "",
         host=socket.gethostname(),
         interpreter=sys.executable,
     )
+
+
+@lru_cache(maxsize=1)
+def facts_once() -> Facts:
+    """`facts_here`, for a worker that several drivers ask."""
+    return facts_here()
 
 
 def compare(driver: Facts, worker: Facts) -> tuple[Difference, ...]:
@@ -146,6 +152,12 @@ def check(
     return differences
 
 
+def facts_from_dask(said: Mapping[str, Any]) -> Facts:
+    """What ``Client.get_versions`` tells of a worker, asked for :data:`WIRE`: any Dask worker can answer that."""
+    python = ".".join(str(said["host"]["python"]).split(".")[:3])
+    return Facts(python, {name: said["packages"].get(name) or "" for name in WIRE})
+
+
 def told(differences: Iterable[Difference]) -> str:
     """Differences as one line."""
     return ", ".join(map(str, differences))
@@ -189,8 +201,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-@lru_cache(maxsize=1)
-def _digest() -> str:
-    return measure(lock=False).digest

@@ -14,6 +14,8 @@ from typing import Any
 
 import dask
 
+from mlipcluster.errors import InputError
+
 _ONE_AT_A_TIME = threading.Lock()
 
 FIELDS = {
@@ -58,6 +60,8 @@ def write_script(
     section = f"jobqueue.{job_class.config_name}"
     with dask.config.set({f"{section}.log-directory": None, f"{section}.shared-temp-directory": None}):
         job = job_class(scheduler="", **options, job_script_prologue=[] if one_line else list(prologue))
+    if one_line and any("\n" in line for line in (*prologue, command)):
+        raise InputError("HTCondor takes a job's command as one line; leave line breaks out of prologue and folders.")
     job._command_template = "; ".join([*prologue, command]) if one_line else command  # noqa: SLF001 - no public way
     text: str = job.job_script()
     return text

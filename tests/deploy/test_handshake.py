@@ -5,9 +5,10 @@ import platform
 from dataclasses import replace
 
 import pytest
+from distributed.versions import get_versions
 
 from mlipcluster.deploy import handshake
-from mlipcluster.deploy.handshake import WIRE, Facts, check, compare, facts_here, told
+from mlipcluster.deploy.handshake import WIRE, Facts, check, compare, facts_from_dask, facts_here, facts_once, told
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import MismatchError
 
@@ -92,7 +93,12 @@ def test_an_environment_may_be_asked_for(wanted):
         check(DRIVER, DRIVER, "worker", environment=wanted)
 
 
-def test_the_environment_is_measured_once(monkeypatch):
-    first = facts_here()
+def test_a_worker_measures_its_environment_once(monkeypatch):
+    first = facts_once()
     monkeypatch.setattr(handshake, "measure", lambda **_: pytest.fail("measured again"))
-    assert facts_here() == first
+    assert facts_once() == first
+
+
+def test_dask_tells_the_same_of_a_worker_that_has_nothing_of_ours():
+    assert facts_from_dask(get_versions(WIRE)) == replace(facts_here(environment=False), host="", interpreter="")
+    assert facts_from_dask(get_versions()).packages["mlipcluster"] == ""
