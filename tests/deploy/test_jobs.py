@@ -154,7 +154,9 @@ def test_a_job_that_is_told_to_end_finishes_what_runs_and_is_replaced(crew, tmp_
     until(lambda: any(path.exists() for path in begun))
     (job,) = one.batch.queue_.processes.values()
     os.killpg(job.pid, signal.SIGTERM)
-    pids = [pid for _, pid in as_completed(futures, with_results=True)]  # fetched at once, as a run does
+    pids = [
+        pid for _, pid in as_completed(futures, loop=one.client.loop, with_results=True)
+    ]  # fetched at once, as a run does
     ran = {int(path.read_text()) for path in begun}
     assert set(pids) == ran, "a call was begun twice, or ended by force"
     assert len(ran) == 2
