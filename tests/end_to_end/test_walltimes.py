@@ -188,7 +188,7 @@ def strike(how, every):
     return disturb
 
 
-MD = {"ensemble": "nvt", "temperature": 900, "steps": 4000, "save_every": 50}
+MD = {"ensemble": "nvt", "temperature": 900, "steps": 1500, "save_every": 30}
 
 
 def test_md_over_many_lives_has_the_bits_of_an_undisturbed_run(distribute, tmp_path):
@@ -211,11 +211,11 @@ def record_of(folder, line):
     return read_output(folder / line["file"]).record
 
 
-@pytest.mark.parametrize("how", [(signal.SIGTERM,), (signal.SIGKILL,), (signal.SIGTERM, signal.SIGKILL)])
+@pytest.mark.parametrize("how", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGKILL)])
 def test_md_under_warnings_and_kills(distribute, how):
-    few = {**MD, "steps": 1500}
+    few = MD
     plain, _, _ = distribute("plain", tasks(2, **few), md, None, max_workers=2)
-    cut, workers, _ = distribute("cut", tasks(2, **few), md, Lives(life=20.0), strike(how, (3.0, 6.0)))
+    cut, workers, _ = distribute("cut", tasks(2, **few), md, Lives(life=30.0), strike(how, (8.0, 14.0)))
     assert results(cut) == results(plain)
     assert workers > 2
 
