@@ -263,6 +263,9 @@ class Distribution:
                 self._dashboards.add(link)
                 self._progress.say(f"Dask dashboard: {link}")
 
+        for note in self._workers.take_notes():
+            self._progress.say(f"Workers differ from this process, as is recorded: {note}")
+
     def _ready(self, item: tuple[Live, int], needs: float) -> Call:
         """A call as it goes to a worker now."""
         live, attempt = item

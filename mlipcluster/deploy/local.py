@@ -24,9 +24,10 @@ from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
+from mlipcluster.deploy import calm, tls
 from mlipcluster.deploy.crew import ClusterCrew
-from mlipcluster.deploy.deployment import Deployment, Place
-from mlipcluster.errors import RunError
+from mlipcluster.deploy.deployment import Deployment, Place, check_whole
+from mlipcluster.errors import InputError, RunError
 from mlipcluster.process import python_command
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -51,6 +52,11 @@ class Local(Deployment):
         With it, the number of workers follows the queue of work.
     cores : int
         Threads that NumPy and the like use in each.
+
+    Raises
+    ------
+    InputError
+        A number cannot be meant.
     """
 
     kind: ClassVar[str] = "local"
@@ -60,6 +66,18 @@ class Local(Deployment):
     min_workers: int | None = None
     cores: int = 1
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_workers", 1), ("min_workers", 0), ("cores", 1)):
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, least)
+        if self.min_workers is not None and self.min_workers > self.most:
+            raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.most}; lower it.")
+
+    @property
+    def most(self) -> int:
+        """Number of workers at most."""
+        return self.max_workers or os.cpu_count() or 1
+
     @property
     def interpreter(self) -> str:
         """This process's own."""
@@ -68,7 +86,7 @@ class Local(Deployment):
     def start(self, place: Place) -> LocalCrew:
         """Start the scheduler in this process and the workers beside it."""
         log = place.logs / "workers.log"
-        workers = self.max_workers or os.cpu_count() or 1
+        workers = self.most
         place.logs.mkdir(parents=True, exist_ok=True)
         cluster = local_cluster(
             workers,
@@ -76,6 +94,7 @@ class Local(Deployment):
             threads=self.cores,
             dashboard_address=place.dashboard_address,
             security=place.security,
+            private=place.private,
             log=log,
         )
         return LocalCrew(cluster, workers, log)
@@ -83,6 +102,8 @@ class Local(Deployment):
 
 class LocalCrew(ClusterCrew):
     """Workers on this machine, whose words go to a file."""
+
+    checked = True  # they are this process's own Python
 
     def __init__(self, cluster: SpecCluster, workers: int, log: Path) -> None:
         super().__init__(cluster)
@@ -103,45 +124,49 @@ class LocalCrew(ClusterCrew):
             )
 
 
-def local_cluster(
+def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
     workers: int,
     *,
     minimum: int | None = None,
     threads: int = 1,
     dashboard_address: str = "127.0.0.1:0",
     security: Security | None = None,
+    private: Path | None = None,
     log: Path | None = None,
 ) -> SpecCluster:
     """Start a scheduler in this process and workers beside it.
 
     Parameters
     ----------
-    workers, minimum, threads, dashboard_address, security
-        As `Local` and its place have them.
+    workers, minimum, threads, dashboard_address, security, private
+        As `Local` and its place have them; with *security*, *private* is needed.
     log : pathlib.Path, optional
         File that takes what the workers say of themselves.
     """
     host = "tls://127.0.0.1" if security else "127.0.0.1"
     scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
-    worker = {"cls": LoggedWorker, "options": _worker_options(threads, security, log)}
-    cluster = QuietCluster(
-        name="mlipcluster",
-        scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
-        worker=worker,
-        workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
-        security=security,
-    )
+    variables = tls.worker_variables(security, private) if private else {}
+    worker = {"cls": LoggedWorker, "options": _worker_options(threads, variables, log)}
+    with calm.calmly():
+        cluster = QuietCluster(
+            name="mlipcluster",
+            scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
+            worker=worker,
+            workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
+            security=security,
+        )
     if minimum is not None:
         cluster.adapt(minimum=minimum, maximum=workers)
     return cluster
 
 
-def _worker_options(threads: int, security: Security | None, log: Path | None) -> dict[str, Any]:
+def _worker_options(threads: int, variables: Mapping[str, str], log: Path | None) -> dict[str, Any]:
     environment = {
+        **calm.VARIABLES,
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         "DASK_LOGGING__DISTRIBUTED": "warning",
-        **(_tls_variables(security) if security else {}),
+        **variables,
     }
     nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
     return {
@@ -237,14 +262,6 @@ class LoggedWorker(SubprocessWorker):
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
-
-
-def _tls_variables(security: Security) -> dict[str, str]:
-    """Dask's configuration of TLS for a worker, as environment variables."""
-    given = security.get_tls_config_for_role("worker")
-    names = {"ca_file": "CA_FILE", "cert": "WORKER__CERT", "key": "WORKER__KEY"}
-    variables = {f"DASK_DISTRIBUTED__COMM__TLS__{names[k]}": v for k, v in given.items() if k in names and v}
-    return {**variables, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true"}
 
 
 def tail(log: Path | None) -> str:

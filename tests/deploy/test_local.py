@@ -12,7 +12,8 @@ from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
 from mlipcluster.deploy import local
-from mlipcluster.deploy.local import THREAD_VARIABLES, local_cluster
+from mlipcluster.deploy.local import THREAD_VARIABLES, Local, local_cluster
+from mlipcluster.errors import InputError
 
 
 def gone(pids):
@@ -89,6 +90,27 @@ def test_a_worker_whose_nanny_dies_is_replaced(two):
     assert not any(worker.gave_up for worker in cluster.workers.values())
 
 
+def test_workers_default_to_the_processor_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    assert Local().most == 5
+    assert Local(2).most == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_workers": 0}, "max_workers=0: give a whole number, 1 or more"),
+        ({"max_workers": 2.0}, "max_workers=2.0"),
+        ({"min_workers": -1}, "min_workers=-1"),
+        ({"cores": True}, "cores=True"),
+        ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(fields, words):
+    with pytest.raises(InputError, match=words):
+        Local(**fields)
+
+
 def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "python_command", lambda *_: [sys.executable, "-c", "import no_such_module"])
     log = tmp_path / "workers.log"
@@ -131,8 +153,8 @@ def test_workers_find_what_the_driver_finds_and_nothing_else(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "3\n"), ended.stderr
 
 
-def test_with_tls_nobody_without_the_key_gets_in():
-    with local_cluster(1, security=Security.temporary()) as cluster:
+def test_with_tls_nobody_without_the_key_gets_in(place):
+    with local_cluster(1, security=Security.temporary(), private=place.private) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
