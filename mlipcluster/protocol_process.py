@@ -467,7 +467,7 @@ def _introduce(executor: Executor, job: Job) -> Introduction | Failure:
 def _run_calls(
     executor: Executor, work: tuple[Job, tuple[Call, ...]], introduced: set[tuple[str, str]], send: Callable[..., None]
 ) -> None:
-    from mlipcluster.execute import Watcher
+    from mlipcluster.attempt import Watcher
 
     job, calls = work
 
