@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlipcluster.calculators.socket_calculator import SocketCalculator
     from mlipcluster.calculators.spec import CalculatorSpec
+    from mlipcluster.deploy.credentials_folder import generate_dask_tls_security
     from mlipcluster.errors import MLIPClusterError
     from mlipcluster.front import MLIPCluster
     from mlipcluster.outputs.output import Output, read_output
@@ -28,6 +29,7 @@ _HOMES = {
     "Output": "mlipcluster.outputs.output",
     "Results": "mlipcluster.outputs.results",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
+    "generate_dask_tls_security": "mlipcluster.deploy.credentials_folder",
     "read_output": "mlipcluster.outputs.output",
     "reproduce": "mlipcluster.reproduction.rerun",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "Output",
     "Results",
     "SocketCalculator",
+    "generate_dask_tls_security",
     "read_output",
     "reproduce",
 ]
