@@ -41,7 +41,7 @@ def seconds_of(value: Any, *, two: int = 0, alone: int = 0) -> float:
     if seconds is None or not (math.isfinite(seconds) and seconds > 0):
         hint = " (hours or minutes? write all three parts)" if isinstance(value, str) and _TWO.fullmatch(value) else ""
         raise InputError(f"walltime={value!r:.80} cannot be read{hint}; give {EXAMPLES}.")
-    return seconds
+    return float(seconds)
 
 
 def clock(seconds: float) -> str:

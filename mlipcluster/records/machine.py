@@ -38,9 +38,9 @@ JOB_VARIABLES = {
     "oar": {"id": "OAR_JOB_ID", "array": "OAR_ARRAY_ID", "task": "OAR_ARRAY_INDEX"},
     "sge": {"id": "JOB_ID", "task": "SGE_TASK_ID", "queue": "QUEUE"},
 }
-"""What batch systems tell their jobs, and in which variables; of these the first counts whose job's number is set.
+"""What batch systems tell their jobs, and in which variables; of these the first that is set counts.
 
-Moab comes before PBS, in whose jobs its own run; the variable of Grid Engine's is of so plain a name that it comes last.
+Moab comes before PBS, in whose jobs its own run; Grid Engine comes last, because its variable has so plain a name.
 """
 NO_TASK = {"", "undefined", "0"}
 """What stands where a job is of no array."""
