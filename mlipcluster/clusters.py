@@ -192,7 +192,7 @@ def _check_foreign(compute: Compute) -> None:
 
 def _with_range(one: Batch, options: Mapping[str, Any]) -> dict[str, Any]:
     """The same options, where a file gives the least and the most number of workers in one."""
-    most = options.get("max_workers") or max(one.range.most, options.get("min_workers", 0))
+    most = options.get("max_workers", one.range.most)
     least = options.get("min_workers", min(one.range.least, most))
     rest = {name: value for name, value in options.items() if name not in {"min_workers", "max_workers"}}
     return {**rest, "workers": Range(least, most)}
