@@ -22,8 +22,9 @@ from ase import Atoms
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Introduction, Job
-from mlipcluster.deploy.deployment import Deployment, Place
-from mlipcluster.deploy.local import Local
+from mlipcluster.clusters import Clusters
+from mlipcluster.deploy.arrivals import Terms
+from mlipcluster.deploy.deployment import Place
 from mlipcluster.distribute import Distribution, Pinned, Work
 from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
@@ -63,9 +64,16 @@ class MLIPCluster:
         factory (``"module:callable"``) or a spec.
     calculators : mapping of str to these, optional
         Several, by name: each task is run once with each; ``calculators`` hands a protocol all of them.
-    root, cluster : path or str, optional
-        The root of environments that model strings are looked up in, or the name of a cluster that has one
-        (`mlipcluster.store.sites`). Default: what ``MLIPCLUSTER_ROOT`` or a settings file names.
+    root : path, optional
+        The root of environments that model strings are looked up in. Default: that of the named *cluster*, else what
+        ``MLIPCLUSTER_ROOT`` or a settings file names (`mlipcluster.store.sites`).
+    cluster : Deployment, str, distributed.Cluster, distributed.Client or callable, optional
+        Where the workers run: a value such as ``Slurm(…)``, the name of a configured cluster (which may have a root of
+        environments, workers, or both), a Dask cluster or client of your own, the address of a scheduler, or a function
+        that makes one of these three when it is needed. What was handed in is not closed; what was made is. Default:
+        this machine.
+    clusters : sequence of these, optional
+        Several, which ``clients_indices`` of `distribute` counts from 0.
     nstruct : int
         Repeats of each task, each with seeds of its own.
     seed : int, optional
@@ -77,7 +85,7 @@ class MLIPCluster:
     input_atoms : Atoms, optional
         The structure of tasks that bring none.
     client, clients : distributed.Client or a sequence of them, optional
-        Workers of your own.
+        The same for clients of your own.
     **options
         Any field of the groups in `mlipcluster.options`, by its name: `Compute`, `Saving`, `Faults`, `About`,
         `Checks` and `Showing`; ``output_path="runs/relax"`` among them.
@@ -100,7 +108,8 @@ class MLIPCluster:
         *,
         calculators: Mapping[str, Calculator] | None = None,
         root: str | os.PathLike[str] | None = None,
-        cluster: str | None = None,
+        cluster: Any = None,
+        clusters: Sequence[Any] | None = None,
         nstruct: int = 1,
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
@@ -112,7 +121,8 @@ class MLIPCluster:
         **options: Any,
     ) -> None:
         self.options = Options.from_names(options)
-        self._calculators = _calculators(calculator, calculators, {"root": root, "cluster": cluster})
+        chosen = Clusters(cluster, clusters, client, clients)
+        self._calculators = _calculators(calculator, calculators, chosen.where(root))
         self._nstruct = _whole("nstruct", nstruct, 1)
         self._seed = None if seed is None else _whole("seed", seed, 0)
         self._pinned = Pinned(_wholes("seeds", seeds), _wholes("output_ids", output_ids))
@@ -130,16 +140,14 @@ class MLIPCluster:
             logs=saving.logs_dir_name,
             ledger=saving.scorefile_name,
         )
-        if client is not None and clients is not None:
-            raise InputError("client and clients are both given; give one of them.")
-        given: list[Client | Deployment] = list(clients or ([client] if client is not None else []))
-        given = given or [self._local()]
-        self._workers = Workers(given, self._place, self.options.compute.security)
+        checks = self.options.checks
+        self._workers = Workers(
+            chosen.deployments(self.options.compute),
+            self._place,
+            self.options.compute.security,
+            Terms(checks.same_versions, checks.environment),
+        )
         self._inside = False
-
-    def _local(self) -> Local:
-        compute = self.options.compute
-        return Local(max_workers=compute.workers, min_workers=compute.min_workers, cores=compute.cores)
 
     def _place(self, number: int) -> Place:
         folder = self.folder

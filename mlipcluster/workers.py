@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,24 +18,44 @@ from distributed.scheduler import KilledWorker
 
 from mlipcluster import transit
 from mlipcluster.calls import Call, Introduction, Job
+from mlipcluster.checkpoint import HOME_SECONDS
 from mlipcluster.deploy import dashboard, tls
-from mlipcluster.deploy.crew import Crew
+from mlipcluster.deploy.arrivals import Arrivals, Terms
+from mlipcluster.deploy.crew import Crew, address_of
 from mlipcluster.deploy.deployment import Demand, Deployment, Place
+from mlipcluster.deploy.given import Given
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
-from mlipcluster.protocol_process import ChunkResult, abandon, cool, introduce, run_chunk, warm
+from mlipcluster.protocol_process import SECONDS, ChunkResult, abandon, cool, introduce, run_chunk, warm
+from mlipcluster.saves import Running, hand_over
 from mlipcluster.schedule import Step
+
+log = logging.getLogger("mlipcluster")
 
 SLOTS_EVERY = 2.0
 """Seconds between two looks at how many workers there are."""
 LOOK_SECONDS = 1.0
+ASKED_SECONDS = 2.0
+"""How long the end of a run waits for workers that were asked something."""
+LIFE_SHARE = 0.9
+"""A call that needs a worker for as long as one lives goes to one that has this share of its life before it."""
+NO_TERMS = Terms()
 
 
 @dataclass(frozen=True)
 class Returned:
-    """A chunk that came back: its results, or None when it was lost with its workers."""
+    """A chunk that came back: its results, or None when it was lost with its workers.
+
+    Attributes
+    ----------
+    number : int
+    result : ChunkResult or None
+    blameless : bool
+        When it was lost: whether its last worker ended for reasons of its own.
+    """
 
     number: int
     result: ChunkResult | None
+    blameless: bool = False
 
 
 class Workers:
@@ -48,21 +69,34 @@ class Workers:
         ``place(number)``: what the run lends the deployment of that number (`Place`).
     security : object
         What the user said of TLS.
+    terms : Terms
+        What workers have to meet that somebody else started.
     """
 
     def __init__(
-        self, given: Sequence[Client | Deployment], place: Callable[[int], Place], security: Any = None
+        self,
+        given: Sequence[Client | Deployment],
+        place: Callable[[int], Place],
+        security: Any = None,
+        terms: Terms = NO_TERMS,
     ) -> None:
-        self._given = list(given)
+        self._given = [one if isinstance(one, Deployment) else Given(one) for one in given]
         self._place = place
         self._security = security
+        self._terms = terms
         self._crews: list[Crew] = []
         self._places: list[Place] = []
+        self._arrivals: list[Arrivals] = []
+        self._notes: list[str] = []
         self._futures: dict[int, Future[Any]] = {}
         self._spent: list[Future[Any]] = []
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._looked = 0.0
         self._runs: set[str] = set()
+        self._lives: dict[int, float] = {}
+        self._clients_of: dict[int, int] = {}
+        self._asker: threading.Thread | None = None
+        self._told: queue.SimpleQueue[Running] = queue.SimpleQueue()
 
     @property
     def count(self) -> int:
@@ -72,7 +106,7 @@ class Workers:
     @property
     def interpreters(self) -> list[str | None]:
         """Of each crew, the Python of its workers where that is known here."""
-        return [one.interpreter if isinstance(one, Deployment) else None for one in self._given]
+        return [one.interpreter for one in self._given]
 
     @property
     def dashboard_links(self) -> list[str]:
@@ -92,13 +126,30 @@ class Workers:
         """Start what is not there yet."""
         while len(self._crews) < len(self._given):
             one = self._given[len(self._crews)]
-            if isinstance(one, Deployment):
-                place = self._place(len(self._crews))
-                self._places.append(place)
-                place = replace(place, security=tls.choose(self._security, place, remote=one.remote))
-                self._crews.append(one.start(place))
-            else:
-                self._crews.append(Crew(one))
+            place = self._place(len(self._crews))
+            self._places.append(place)
+            crew = one.start(replace(place, security=tls.choose(self._security, place, remote=one.remote)))
+            self._crews.append(crew)
+            if not crew.checked:
+                self._arrivals.append(Arrivals(crew.client, self._terms))
+
+    def meet(self) -> None:
+        """Hold workers that somebody else started, and that are new, against this process.
+
+        Raises
+        ------
+        MismatchError
+            One cannot be worked with.
+        """
+        for arrivals in self._arrivals:
+            for note in arrivals.look():
+                log.info("workers differ from this process: %s", note)
+                self._notes.append(note)
+
+    def take_notes(self) -> list[str]:
+        """What there is to say of workers that were met since it was last asked: how they differ from this process."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def check_resources(self, steps: Sequence[Step]) -> None:
         """Refuse resources that no worker has: Dask would wait for such a worker for ever.
@@ -111,8 +162,7 @@ class Workers:
         for step in steps:
             if not step.resources:
                 continue
-            one = self._given[step.client]
-            workers = [dict(one.offers())] if isinstance(one, Deployment) else Crew(one).resources()
+            workers = self._given[step.client].resources()
             if workers and not any(all(w.get(k, 0) >= v for k, v in step.resources.items()) for w in workers):
                 raise InputError(
                     f"resources={dict(step.resources)!r}: no worker has them. Start workers that do, e.g. "
@@ -122,14 +172,41 @@ class Workers:
     def slots(self) -> list[int]:
         """For each crew, how many protocols its workers can run at once, or one while there are none."""
         self.start()
+        for number in self.timed:
+            lives = [worker[SECONDS] for worker in self._crews[number].resources() if SECONDS in worker]
+            self._lives[number] = max([self._lives.get(number, 0.0), *lives])
         return [max(1, crew.slots()) for crew in self._crews]
+
+    @property
+    def timed(self) -> list[int]:
+        """Numbers of the crews whose workers say how long they will be there."""
+        return [number for number, crew in enumerate(self._crews) if crew.timed]
+
+    def life(self, client: int) -> float:
+        """The longest that any worker of a crew was seen to have before it, s; ``inf`` where nobody says."""
+        return self._lives.get(client, 0.0) or math.inf
+
+    def affordable(self, client: int, seconds: float) -> float:
+        """What to ask of a crew's workers for a call that needs one for so many seconds.
+
+        No more than a fresh one has; 0 where workers do not say how long they will be there, or none was seen yet.
+        """
+        if client not in self.timed or client not in self._lives:
+            return 0.0
+        return min(max(seconds, HOME_SECONDS), LIFE_SHARE * self._lives[client])
 
     def slots_if_due(self) -> list[int] | None:
         """The same, every few seconds; None in between."""
         if time.monotonic() - self._looked < SLOTS_EVERY:
             return None
         self._looked = time.monotonic()
-        return self.slots()
+        self.start()
+        self._check_connected()
+        try:
+            self.meet()
+            return self.slots()
+        except OSError as error:
+            raise RunError(_lost(self._clients)) from error
 
     def want(self, demands: Sequence[Demand]) -> None:
         """Tell each crew how much work there is for it."""
@@ -153,6 +230,7 @@ class Workers:
             At most so many of each client's workers: there are no more tasks than that.
         """
         self.start()
+        self.meet()
         self._runs.add(job.run)
         self._crews[step.client].want(Demand(math.inf if needed is None else needed))
         for client in self._clients:
@@ -164,24 +242,54 @@ class Workers:
         future.add_done_callback(lambda _: done.set())
         while not done.wait(LOOK_SECONDS):
             self._look_after()
-        answer: Introduction = _result(future)
+            self.meet()
+        answer: Introduction = self._result(future)
         return answer
 
     def submit(self, number: int, name: str, step: Step, priority: int, job: Job, calls: tuple[Call, ...]) -> None:
-        """Send a chunk on its way."""
+        """Send a chunk on its way, to a worker that will be there for as long as its calls need one."""
         self.start()
         self._runs.add(job.run)
+        resources = dict(step.resources)
+        if expected := self.affordable(step.client, sum(call.needs for call in calls)):
+            resources[SECONDS] = expected
         future = self._clients[step.client].submit(
             run_chunk,
             job,
             transit.pack(calls),
             key=f"{name}-{job.run}-{number}",
             priority=priority,
-            resources=dict(step.resources) or None,
+            resources=resources or None,
             pure=False,
         )
         self._futures[number] = future
+        self._clients_of[number] = step.client
         future.add_done_callback(lambda future: self._done.put((number, future)))
+
+    def ask(self, run: str, known: Mapping[str, int]) -> None:
+        """Ask all workers, without waiting, what they run and what that saved; `told` gives what they answer.
+
+        Parameters
+        ----------
+        known : mapping of str to int
+            Number of the newest save that is known of each call.
+        """
+        if self._asker is None or not self._asker.is_alive():
+            self._asker = threading.Thread(target=self._ask, args=(list(self._clients), run, dict(known)), daemon=True)
+            self._asker.start()
+
+    def _ask(self, clients: list[Client], run: str, known: dict[str, int]) -> None:
+        for client in clients:
+            with contextlib.suppress(Exception):  # what is wrong with it is told by those who wait for it
+                for answer in client.run(hand_over, run, known, on_error="ignore").values():
+                    for running in answer:
+                        self._told.put(running)
+
+    def told(self) -> Iterator[Running]:
+        """What workers have answered since."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._told.get_nowait()
 
     def wait(self, timeout: float) -> Iterator[Returned]:
         """Give the chunks that have come back, after waiting for the first at most *timeout* seconds.
@@ -201,7 +309,15 @@ class Workers:
                 block = False
                 if self._futures.get(number) is future:  # not one of a run that was broken off before
                     self._spent.append(self._futures.pop(number))
-                    yield Returned(number, _gathered(future))
+                    yield self._returned(number, future)
+
+    def _returned(self, number: int, future: Future[Any]) -> Returned:
+        crew = self._crews[self._clients_of.pop(number)]
+        try:
+            return Returned(number, self._result(future))
+        except KilledWorker as killed:
+            worker = killed.last_worker
+            return Returned(number, None, crew.is_blameless(worker.address) or crew.is_blameless(str(worker.name)))
 
     @property
     def _clients(self) -> list[Client]:
@@ -229,36 +345,45 @@ class Workers:
             End what is still running, instead of letting it finish.
         """
         futures, self._futures = list(self._futures.values()), {}
-        crews, self._crews = self._crews, []
+        if self._asker is not None:
+            self._asker.join(ASKED_SECONDS)
+        crews, self._crews, self._arrivals = self._crews, [], []
         places, self._places = self._places, []
         with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed too
             for place in places:
                 stack.callback(tls.remove_private, place)
             for crew in crews:
                 stack.callback(crew.close)
-                if not crew.own:
+                if not crew.own and crew.client.status == "running":
                     with contextlib.suppress(Exception):  # they may be what went wrong
                         if abort:
                             crew.client.cancel(futures, force=True)
                         for run in self._runs:
                             crew.client.run(abandon, run, on_error="ignore")
 
+    def _check_connected(self) -> None:
+        """See that the schedulers are there: to one that was lost, Dask forgets all that it was given."""
+        gone = [client for client in self._clients if client.status != "running"]
+        if gone:
+            raise RunError(_lost(gone))
 
-def _gathered(future: Future[Any]) -> ChunkResult | None:
-    try:
-        result: ChunkResult = _result(future)
-    except KilledWorker:
-        return None
-    return result
+    def _result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except (KilledWorker, MLIPClusterError):
+            raise
+        except Exception as error:  # calls keep their own exceptions to themselves: this is Dask's or the network's
+            self._check_connected()
+            self.meet()  # a worker that came a moment ago may be what is wrong
+            raise RunError(
+                f"the workers failed ({type(error).__name__}: {error}). All that is finished "
+                "is saved; see the log of the workers, then run the same again to go on."
+            ) from error
 
 
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except (KilledWorker, MLIPClusterError):
-        raise
-    except Exception as error:  # calls keep their own exceptions to themselves: this is Dask's or the network's
-        raise RunError(
-            f"the workers failed ({type(error).__name__}: {error}). All that is finished "
-            "is saved; see the log of the workers, then run the same again to go on."
-        ) from error
+def _lost(clients: Sequence[Client]) -> str:
+    where = " and ".join(map(address_of, clients))
+    return (
+        f"{where}, or the way there, is gone. All that is finished is saved. See why it ended, start it and its "
+        "workers if they are yours, then run the same again to go on."
+    )

@@ -208,6 +208,23 @@ def uv():
     return found
 
 
+@pytest.fixture(scope="session")
+def other_python():
+    """A Python of another minor version, and the variables with which it finds this environment's Dask."""
+    import subprocess
+    import sysconfig
+
+    named = os.environ.get("MLIPCLUSTER_TEST_OTHER_PYTHON", "")
+    env = {"PYTHONPATH": sysconfig.get_paths()["purelib"]}
+    code = "import sys, distributed; print('%d.%d' % sys.version_info[:2])"
+    for python in filter(None, [named, *(shutil.which(f"python3.{minor}") for minor in range(10, 20))]):
+        asked = [python, "-c", code]
+        done = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, **env}, check=False)
+        if done.returncode == 0 and done.stdout.strip() != f"{sys.version_info[0]}.{sys.version_info[1]}":
+            return python, env
+    pytest.skip("needs a second Python >= 3.10: install one, or name it in MLIPCLUSTER_TEST_OTHER_PYTHON")
+
+
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 

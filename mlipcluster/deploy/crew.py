@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Scheduler
 from distributed.deploy.cluster import Cluster
 
 from mlipcluster.deploy.deployment import Demand
+
+CLOSE_SECONDS = 2
+"""How long a client may take to take its leave of a scheduler that does not answer."""
 
 
 class Crew:
@@ -20,23 +23,29 @@ class Crew:
     client : distributed.Client
     offers : mapping of str to float, optional
         Resources of the workers that are still to come.
+    closes : bool
+        Whether `close` closes the client.
 
     Attributes
     ----------
     client : distributed.Client
     own : bool
         Whether `close` ends the workers.
+    checked : bool
+        Whether its workers were held against this process before they joined (`mlipcluster.deploy.handshake`).
     timed : bool
         Whether its workers say as the resource ``seconds`` how long they will be there, so that a call goes only to
         one that will finish it.
     """
 
     own = False
+    checked = False
     timed = False
 
-    def __init__(self, client: Client, offers: Mapping[str, float] | None = None) -> None:
+    def __init__(self, client: Client, offers: Mapping[str, float] | None = None, *, closes: bool = False) -> None:
         self.client = client
         self._offers = dict(offers or {})
+        self._closes = closes
 
     def slots(self) -> int:
         """How many protocols the workers can run at once; 0 while there are none."""
@@ -61,7 +70,9 @@ class Crew:
 
     def waiting(self) -> str:
         """What is waited for, as one line for people; ``""`` when all is as it should be."""
-        return ""
+        if self.own or self.slots():
+            return ""
+        return f"{address_of(self.client)} has no workers; start some"
 
     def is_blameless(self, worker: str) -> bool:
         """Whether the worker of that address or name ended for reasons of its own: walltime, preemption, its node."""
@@ -69,6 +80,14 @@ class Crew:
 
     def close(self) -> None:
         """End what was started for this crew."""
+        if self._closes:
+            with contextlib.suppress(TimeoutError):
+                self.client.close(timeout=CLOSE_SECONDS)
+
+
+def address_of(client: Client) -> str:
+    """A client's scheduler, for people."""
+    return f"the scheduler at {client.scheduler.address}" if client.scheduler is not None else "the scheduler"
 
 
 class ClusterCrew(Crew):
@@ -79,6 +98,9 @@ class ClusterCrew(Crew):
     def __init__(self, cluster: Cluster, offers: Mapping[str, float] | None = None, **client: Any) -> None:
         super().__init__(Client(cluster, set_as_default=False, **client), offers)
         self.cluster = cluster
+        if isinstance(scheduler := getattr(cluster, "scheduler", None), Scheduler):
+            # Whoever waits for it decides what is done again, and from where: Dask would begin at the beginning.
+            scheduler.allowed_failures = 0
 
     def close(self) -> None:
         """Close client and cluster; whatever one of them raises, the other is closed too."""
@@ -86,4 +108,4 @@ class ClusterCrew(Crew):
             # On a busy machine they may take longer than that; the workers end with this process at the latest.
             stack.enter_context(contextlib.suppress(TimeoutError))
             stack.callback(self.cluster.close, timeout=10)
-            stack.callback(self.client.close, timeout=2)
+            stack.callback(self.client.close, timeout=CLOSE_SECONDS)

@@ -8,10 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from mlipcluster.errors import InputError
+
 if TYPE_CHECKING:
     from distributed.security import Security
 
     from mlipcluster.deploy.crew import Crew
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """See that a field is a whole number that is large enough.
+
+    Raises
+    ------
+    InputError
+        It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name}={value!r}: give a whole number, {least} or more.")
 
 
 class Range(NamedTuple):
@@ -95,3 +109,7 @@ class Deployment(ABC):
     def offers(self) -> Mapping[str, float]:
         """Dask's resources that each worker will have."""
         return {}
+
+    def resources(self) -> list[dict[str, float]]:
+        """What each worker has or will have, as far as that differs; nothing where nobody knows yet."""
+        return [dict(self.offers())]

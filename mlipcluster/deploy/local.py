@@ -26,8 +26,8 @@ from distributed.utils import silence_logging_cmgr
 
 from mlipcluster.deploy import calm, dashboard, tls
 from mlipcluster.deploy.crew import ClusterCrew
-from mlipcluster.deploy.deployment import Deployment, Place
-from mlipcluster.errors import RunError
+from mlipcluster.deploy.deployment import Deployment, Place, check_whole
+from mlipcluster.errors import InputError, RunError
 from mlipcluster.process import python_command
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -52,6 +52,11 @@ class Local(Deployment):
         With it, the number of workers follows the queue of work.
     cores : int
         Threads that NumPy and the like use in each.
+
+    Raises
+    ------
+    InputError
+        A number cannot be meant.
     """
 
     kind: ClassVar[str] = "local"
@@ -61,6 +66,18 @@ class Local(Deployment):
     min_workers: int | None = None
     cores: int = 1
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_workers", 1), ("min_workers", 0), ("cores", 1)):
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, least)
+        if self.min_workers is not None and self.min_workers > self.most:
+            raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.most}; lower it.")
+
+    @property
+    def most(self) -> int:
+        """Number of workers at most."""
+        return self.max_workers or os.cpu_count() or 1
+
     @property
     def interpreter(self) -> str:
         """This process's own."""
@@ -69,7 +86,7 @@ class Local(Deployment):
     def start(self, place: Place) -> LocalCrew:
         """Start the scheduler in this process and the workers beside it."""
         log = place.logs / "workers.log"
-        workers = self.max_workers or os.cpu_count() or 1
+        workers = self.most
         place.logs.mkdir(parents=True, exist_ok=True)
         cluster = local_cluster(
             workers,
@@ -85,6 +102,8 @@ class Local(Deployment):
 
 class LocalCrew(ClusterCrew):
     """Workers on this machine, whose words go to a file."""
+
+    checked = True  # they are this process's own Python
 
     def __init__(self, cluster: SpecCluster, workers: int, log: Path) -> None:
         super().__init__(cluster)

@@ -12,7 +12,8 @@ from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
 from mlipcluster.deploy import local
-from mlipcluster.deploy.local import THREAD_VARIABLES, local_cluster
+from mlipcluster.deploy.local import THREAD_VARIABLES, Local, local_cluster
+from mlipcluster.errors import InputError
 
 
 def gone(pids):
@@ -87,6 +88,27 @@ def test_a_worker_whose_nanny_dies_is_replaced(two):
     assert len(now) == 2
     assert victim not in {worker.process.pid for worker in cluster.workers.values()}
     assert not any(worker.gave_up for worker in cluster.workers.values())
+
+
+def test_workers_default_to_the_processor_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    assert Local().most == 5
+    assert Local(2).most == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_workers": 0}, "max_workers=0: give a whole number, 1 or more"),
+        ({"max_workers": 2.0}, "max_workers=2.0"),
+        ({"min_workers": -1}, "min_workers=-1"),
+        ({"cores": True}, "cores=True"),
+        ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(fields, words):
+    with pytest.raises(InputError, match=words):
+        Local(**fields)
 
 
 def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):

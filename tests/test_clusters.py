@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+from distributed import LocalCluster
+
+from mlipcluster import clusters
+from mlipcluster.clusters import Clusters
+from mlipcluster.deploy.deployment import Deployment
+from mlipcluster.deploy.given import Given
+from mlipcluster.deploy.local import Local
+from mlipcluster.errors import InputError
+from mlipcluster.options import Compute
+
+ADDRESS = "tcp://127.0.0.1:8786"
+
+
+@dataclass(frozen=True)
+class Queue(Deployment):
+    """Never started."""
+
+    kind: ClassVar[str] = "queue"
+
+    queue: str = ""
+    max_workers: int = 1
+    min_workers: int = 0
+
+    def start(self, place):
+        raise NotImplementedError
+
+    @property
+    def interpreter(self):
+        return None
+
+
+@pytest.fixture
+def configured(monkeypatch, tmp_path):
+    """Clusters ``both`` and ``runs`` have workers; ``both``, ``roots`` and ``others`` have a root."""
+    folder = tmp_path / "config" / "mlipcluster"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(
+        '[clusters]\nboth.root = "/shared/a"\nroots.root = "/shared/a"\nothers.root = "/shared/b"\n'
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    known = {"both": Queue("gpu", max_workers=5), "runs": Queue("cpu")}
+    monkeypatch.setattr(clusters, "configured", known.get)
+    return known
+
+
+def test_this_machine_is_what_is_meant_when_nothing_is_said():
+    assert Clusters().deployments(Compute()) == [Local()]
+    assert Clusters().deployments(Compute(max_workers=3, min_workers=0, cores=2)) == [Local(3, 0, 2)]
+    assert not Clusters().elsewhere
+
+
+def test_each_kind_of_thing_is_taken(client, configured):
+    def made():
+        return None
+
+    for said, deployment in [
+        (Local(2), Local(2)),
+        (ADDRESS, Given(ADDRESS)),
+        (client, Given(client)),
+        (made, Given(made)),
+        ("runs", configured["runs"]),
+    ]:
+        assert Clusters(cluster=said).deployments(Compute()) == [deployment]
+        assert Clusters(cluster=said).elsewhere is not isinstance(said, Local)
+    several = [Local(2), "runs", client]
+    assert Clusters(clusters=several).deployments(Compute()) == [Local(2), configured["runs"], Given(client)]
+
+
+def test_clients_are_taken_as_before(client):
+    assert Clusters(client=client).deployments(Compute()) == [Given(client)]
+    assert Clusters(clients=[client, client]).deployments(Compute()) == [Given(client)] * 2
+    assert Clusters(client=client).elsewhere
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            {"cluster": "nowhere"},
+            r"no cluster 'nowhere'; known: .*both \(/shared/a.*under \[clusters.NAME\], or give a",
+        ),
+        ({"cluster": "tcp:/host"}, "no cluster 'tcp:/host'"),
+        ({"cluster": "http://host:80"}, "'http://host:80' is no address; give one such as 'tcp://host:8786'"),
+        ({"cluster": 7}, "7 is no cluster; give a deployment such as Slurm"),
+        ({"cluster": Local}, r"Local is a class; give a value of it: Local\(…\)"),
+        ({"clusters": []}, "clusters is empty"),
+        ({"clients": []}, "clients is empty"),
+        ({"clusters": "both"}, r"clusters='both': give a list of them, or a single one as cluster="),
+        ({"clusters": Local()}, r"clusters=Local\(.*: give a list"),
+        ({"cluster": Local(), "clusters": [Local()]}, "cluster and clusters are both given"),
+        ({"client": ADDRESS, "clients": [ADDRESS]}, "client and clients are both given"),
+        ({"cluster": Local(), "client": ADDRESS}, r"cluster \(or clusters\) and client \(or clients\) are both given"),
+        ({"cluster": "both", "client": ADDRESS}, "are both given"),
+        ({"clusters": ["both", "roots"]}, "'roots' has a root of environments, but does not say where workers run"),
+    ],
+)
+def test_what_cannot_be_meant(configured, said, words):
+    with pytest.raises(InputError, match=words):
+        Clusters(**said)
+
+
+def test_what_is_closed_already_is_not_taken():
+    with LocalCluster(n_workers=0, dashboard_address=":0", processes=False) as cluster:
+        assert Clusters(cluster=cluster).deployments(Compute()) == [Given(cluster)]
+        with cluster.get_client() as client:
+            pass
+        with pytest.raises(InputError, match="the Client is closed; hand in one that is open"):
+            Clusters(client=client)
+    with pytest.raises(InputError, match="the LocalCluster is closed"):
+        Clusters(cluster=cluster)
+
+
+# --- options beside a deployment -------------------------------------------------------------------------------------
+
+
+def test_options_complete_a_value():
+    (found,) = Clusters(cluster=Queue("gpu", min_workers=1)).deployments(Compute(max_workers=9, min_workers=1))
+    assert found == Queue("gpu", max_workers=9, min_workers=1)
+
+
+def test_options_override_a_file(configured):
+    assert Clusters(cluster="both").deployments(Compute(max_workers=9)) == [Queue("gpu", max_workers=9)]
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "words"),
+    [
+        (Queue(max_workers=32), {"max_workers": 8}, r"max_workers=8 here, but Queue\(max_workers=32\); say it in one"),
+        (Queue(), {"cores": 4}, "cores=4: Queue has no such field; it has queue, max_workers, min_workers"),
+        (ADDRESS, {"max_workers": 8}, "max_workers=8: the workers are not this run's to start; leave it out"),
+        (ADDRESS, {"dashboard_address": ":8787"}, "the scheduler is not this run's to start; leave it out"),
+        (ADDRESS, {"security": True}, "a scheduler that runs already does not know; give those"),
+    ],
+)
+def test_options_that_contradict_or_cannot_apply_are_not_ignored(said, options, words):
+    with pytest.raises(InputError, match=words):
+        Clusters(cluster=said).deployments(Compute(**options))
+
+
+def test_options_of_several_clusters_are_said_for_each():
+    with pytest.raises(InputError, match=r"max_workers=8 of several clusters: say it for each"):
+        Clusters(clusters=[Queue("a"), Queue("b")]).deployments(Compute(max_workers=8))
+
+
+def test_what_calls_may_use_applies_everywhere():
+    compute = Compute(memory="4 GiB", scratch_dir="/scratch", dashboard_address=":8787")
+    assert Clusters(clusters=[Queue("a"), Queue("b")]).deployments(compute) == [Queue("a"), Queue("b")]
+
+
+# --- whose root ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "root", "where"),
+    [
+        ({}, None, (None, None)),
+        ({}, "/mine", ("/mine", None)),
+        ({"cluster": "roots"}, None, (None, "roots")),
+        ({"cluster": "roots"}, "/mine", ("/mine", "roots")),  # which `resolve` refuses
+        ({"cluster": "both"}, None, (None, "both")),
+        ({"cluster": "both"}, "/mine", ("/mine", None)),
+        ({"cluster": "runs"}, None, (None, None)),
+        ({"cluster": "runs"}, "/mine", ("/mine", None)),
+        ({"cluster": Local()}, "/mine", ("/mine", None)),
+        ({"clusters": ["runs", "both"]}, None, (None, "both")),
+        ({"cluster": "roots", "client": ADDRESS}, None, (None, "roots")),
+    ],
+)
+def test_a_named_cluster_may_have_a_root(configured, said, root, where):
+    assert Clusters(**said).where(root) == dict(zip(("root", "cluster"), where, strict=True))
+
+
+def test_a_name_that_is_a_root_alone_leaves_workers_here(configured):
+    assert Clusters(cluster="roots").deployments(Compute(max_workers=2)) == [Local(2)]
+    assert not Clusters(cluster="roots").elsewhere
+
+
+def test_clusters_with_several_roots_leave_it_open(configured):
+    configured["others"] = Queue("c")
+    chosen = Clusters(clusters=["both", "others"])
+    with pytest.raises(InputError, match=r"several roots of environments: both \(/shared/a\), others \(/shared/b\)"):
+        chosen.where(None)
+    assert chosen.where("/mine") == {"root": "/mine", "cluster": None}
