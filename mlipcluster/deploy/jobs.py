@@ -18,7 +18,7 @@ from mlipcluster.deploy.deployment import Demand, Place
 from mlipcluster.deploy.job_table import JobTable, SubmittedJob, WorkerView
 from mlipcluster.deploy.launcher import Launcher
 from mlipcluster.deploy.queues import PENDING
-from mlipcluster.deploy.scaling import LEAVING, Plan, Rules, Scaling
+from mlipcluster.deploy.scaling import Plan, Rules, Scaling
 from mlipcluster.deploy.tenure import TOPIC, retire
 from mlipcluster.errors import MismatchError, MLIPClusterError, RunError
 
@@ -32,6 +32,8 @@ JOIN_SECONDS = 300.0
 """In which workers of a job that runs have to join."""
 UNKNOWN_SECONDS = 600.0
 """For which the batch system may not answer while no worker is there."""
+GONE_SECONDS = 30.0
+"""In which a job has to end when the last of its workers has left."""
 HEARD_SECONDS = 60.0
 """A demand that is older, with a run that does not wait for it any more, is none."""
 
@@ -177,7 +179,7 @@ class JobCrew(ClusterCrew):
                     "the ports to be opened."
                 )
                 log.warning(job.trouble)
-            if late or (job.joined is not None and not job.workers and job.view(now).state == LEAVING):
+            if late or (job.gone is not None and now - job.gone > GONE_SECONDS):
                 self._queue.cancel([job.job])
 
     def _give_up_waiting(self, demand: Demand, now: float) -> None:
