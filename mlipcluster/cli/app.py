@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlipcluster.cli import cluster, env, quickstart, reproduce, run, show
+from mlipcluster.cli import cluster, env, quickstart, reproduce, run, show, tls
 
 app = typer.Typer(
     name="mlipcluster",
@@ -22,6 +22,7 @@ app.command("show")(show.show)
 app.command("quickstart")(quickstart.quickstart)
 app.add_typer(cluster.app)
 app.add_typer(env.app)
+app.add_typer(tls.app)
 
 
 def _print_version(wanted: bool) -> None:
