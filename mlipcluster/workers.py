@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
@@ -18,7 +19,7 @@ from distributed.scheduler import KilledWorker
 from mlipcluster import transit
 from mlipcluster.calls import Call, Introduction, Job
 from mlipcluster.checkpoint import HOME_SECONDS
-from mlipcluster.deploy import tls
+from mlipcluster.deploy import dashboard, tls
 from mlipcluster.deploy.arrivals import Arrivals, Terms
 from mlipcluster.deploy.crew import Crew, address_of
 from mlipcluster.deploy.deployment import Demand, Deployment, Place
@@ -109,8 +110,17 @@ class Workers:
 
     @property
     def dashboard_links(self) -> list[str]:
-        """Addresses of Dask's dashboards."""
-        return [str(crew.client.dashboard_link) for crew in self._crews if crew.client.dashboard_link]
+        """Addresses of Dask's dashboards, each with how to see it from elsewhere if its workers are not here."""
+        links = [
+            (one, str(crew.client.dashboard_link or "")) for one, crew in zip(self._given, self._crews, strict=False)
+        ]
+        return [
+            f"{link} (elsewhere after `{dashboard.tunnel(urlsplit(link).port or 0)}`)"
+            if isinstance(one, Deployment) and one.remote
+            else link
+            for one, link in links
+            if link
+        ]
 
     def start(self) -> None:
         """Start what is not there yet."""

@@ -88,7 +88,7 @@ class Launcher:
         RunError
             The queue refuses it; the message says why.
         """
-        command = [self.batch.interpreter, "-m", "mlipcluster.deploy.node", str(self._spec), tag]
+        command = self.batch.node_command(str(self._spec), tag)
         script = self.batch.script(command, name=self.name, logs=self._place.logs)
         with SUBMITTING:
             job = self.queue.submit(script, self._spec.parent)

@@ -16,6 +16,7 @@ DEPLOYMENTS = {
     "htcondor": "mlipcluster.deploy.htcondor:HTCondor",
     "oar": "mlipcluster.deploy.oar:OAR",
     "moab": "mlipcluster.deploy.moab:Moab",
+    "ssh": "mlipcluster.deploy.ssh:SSH",
 }
 """``"module:class"`` of each; imported when it is used."""
 
