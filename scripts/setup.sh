@@ -99,5 +99,5 @@ check_slurm() {
 # runs PIDFILE: whether that daemon does; one that nobody has reaped yet does not.
 runs() {
     local state
-    [ -s "$1" ] && state=$(sed 's/.*) //; s/ .*//' "/proc/$(cat "$1")/stat" 2>/dev/null) && [ -n "$state" ] && [ "$state" != Z ]
+    [ -s "$1" ] && state=$(sed 's/.*) //; s/ .*//' "/proc/$(cat "$1" 2>/dev/null)/stat" 2>/dev/null) && [ -n "$state" ] && [ "$state" != Z ]
 }

@@ -78,6 +78,6 @@ def test_protocols_go_to_the_partition_that_they_were_sent_to(slurm, slurm_jobs,
         results = run.distribute(on_gpu, on_cpu, clients_indices=[0, 1], resources=[{"GPU": 1}, None])
     nodes = {}
     for output in results.outputs:
-        name = output.record["metadata"]["protocols"][output.record["metadata"]["step"]]["name"]
+        name = output.record["metadata"]["protocols"][output.record["metadata"]["step"]]["name"].rpartition(".")[2]
         nodes.setdefault(name, set()).add(output.record["metadata"]["machine"]["slurm"]["SLURMD_NODENAME"])
     assert nodes == {"on_gpu": {"n1"}, "on_cpu": {"n2"}}
