@@ -124,11 +124,11 @@ def test_after_a_death_the_next_job_waits_longer_each_time():
     assert unlucky.plan(Demand(1), [], 6.0).submit == 1
 
 
-def test_after_so_many_deaths_it_is_hopeless_unless_one_joined_meanwhile():
+def test_after_so_many_deaths_it_is_hopeless_unless_one_worked_meanwhile():
     unlucky = scaling()
     for _ in range(DEATHS - 1):
         unlucky.died(0.0)
-    unlucky.joined(10.0)
+    unlucky.worked()
     unlucky.died(0.0)
     assert not unlucky.hopeless
     for _ in range(DEATHS - 1):
@@ -163,7 +163,7 @@ def test_whatever_happens(demand, here, least, more, processes):
     by_tag = {job.tag: job for job in here}
     lasting = [job for job in here if job.state != LEAVING and not (job.state == WORKING and job.left <= follows.lead)]
     assert not (plan.submit and (plan.cancel or plan.retire)), "never both ways at once"
-    assert len(lasting) + plan.submit <= max(len(lasting), max(1, rules.workers.most // processes))
+    assert len(lasting) + plan.submit <= max(len(lasting), 1, rules.workers.most // processes)
     assert all(by_tag[tag].state == PENDING for tag in plan.cancel)
     assert all(by_tag[tag].state == WORKING and by_tag[tag].idle >= rules.idle_timeout for tag in plan.retire)
     left = [job for job in here if job.state != LEAVING and job.tag not in (*plan.cancel, *plan.retire)]

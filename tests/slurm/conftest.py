@@ -114,13 +114,10 @@ def slurm_jobs():
 def on_slurm(tmp_path):
     """A run on the workers of deployments: ``on_slurm(tasks, *clusters, **options) -> MLIPCluster``."""
     from mlipcluster import MLIPCluster
-    from mlipcluster.workers import Workers
 
-    def make(tasks, *clusters, security=None, **options):
+    def make(tasks, *clusters, **options):
         warnings.filterwarnings("ignore", message=".*uncommitted changes", category=UserWarning)
         usual = {"output_path": tmp_path / "run", "seed": 7, "progress": False}
-        run = MLIPCluster(tasks, **{**usual, **options})
-        run._workers = Workers(clusters, run._place, security)
-        return run
+        return MLIPCluster(tasks, clusters=clusters, **{**usual, **options})
 
     return make

@@ -8,6 +8,7 @@ import pytest
 from ase.build import bulk
 
 from mlipcluster import reproduce
+from mlipcluster.deploy.deployment import Demand
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -43,7 +44,7 @@ def test_two_protocols_from_zero_workers_and_back(slurm, slurm_jobs, on_slurm, u
             first = first or time.monotonic() - begun
             outputs.append(output)
         print(f"first of {len(outputs)} results after {first:.1f} s")
-        run._workers.want([type(run._workers._crews[0]._demand)()])
+        run._workers.want([Demand()])
         until(lambda: not slurm.queue())  # the run is still open: its workers were given back as there is no work
     told = jobs_of(outputs)
     assert len(outputs) == 200
