@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlipcluster.calculators.socket_calculator import SocketCalculator
     from mlipcluster.calculators.spec import CalculatorSpec
+    from mlipcluster.deploy.deployment import Range
+    from mlipcluster.deploy.local import Local
     from mlipcluster.errors import MLIPClusterError
     from mlipcluster.front import MLIPCluster
     from mlipcluster.outputs.output import Output, read_output
@@ -23,9 +25,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Audit": "mlipcluster.reproduction.audit",
     "CalculatorSpec": "mlipcluster.calculators.spec",
+    "Local": "mlipcluster.deploy.local",
     "MLIPCluster": "mlipcluster.front",
     "MLIPClusterError": "mlipcluster.errors",
     "Output": "mlipcluster.outputs.output",
+    "Range": "mlipcluster.deploy.deployment",
     "Results": "mlipcluster.outputs.results",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
     "read_output": "mlipcluster.outputs.output",
@@ -35,9 +39,11 @@ _HOMES = {
 __all__ = [
     "Audit",
     "CalculatorSpec",
+    "Local",
     "MLIPCluster",
     "MLIPClusterError",
     "Output",
+    "Range",
     "Results",
     "SocketCalculator",
     "read_output",

@@ -325,7 +325,8 @@ class Distribution:
         known = self._work.source.known_length if len(self._work.protocols) == 1 else None
         total = tally.begun if self._schedule.exhausted else None if known is None else max(known, tally.begun)
         running = self._schedule.flying
-        self._progress.update(Counts(tally.done, tally.failed, running, tally.earlier, total))
+        waiting = self._workers.waiting
+        self._progress.update(Counts(tally.done, tally.failed, running, tally.earlier, total, waiting))
 
     @property
     def failed(self) -> int:

@@ -247,9 +247,10 @@ class MLIPCluster:
             stack.push(self._end)
             seed = self._root_seed(book)
             book.begin(Told(planned, self._calculators, self._nstruct, seed, self.options.about, git, _version()))
-            facts = self._facts(planned, book)
-            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
             progress = stack.enter_context(Progress(self._title(planned), shown=self.options.showing.progress))
+            facts = self._facts(planned, book, progress)
+            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
+            progress.begin()
             distribution = Distribution(work, self.options, book, self._workers, progress)
             try:
                 yield from distribution.saved()
@@ -268,7 +269,7 @@ class MLIPCluster:
             return self._seed
         return new_root() if known is None else known
 
-    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook) -> CalculatorFacts:
+    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook, progress: Progress) -> CalculatorFacts:
         """Ask the calculators what they are, unless nothing has changed since they were asked."""
         used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
         cache = self.folder.calculators
@@ -278,7 +279,7 @@ class MLIPCluster:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
             asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
             job = Job.asking(used, self.options.compute.scratch_dir)
-            introduction = self._workers.introduce(job, asking.step, self._source.known_length)
+            introduction = self._workers.introduce(job, asking.step, self._source.known_length, progress.wait)
             _check_python(introduction)
             with book.together():
                 book.meet(introduction)

@@ -71,6 +71,8 @@ class Workers:
         self._crews: list[Crew] = []
         self._arrivals: list[Arrivals] = []
         self._notes: list[str] = []
+        self._waiting = ""
+        self._dashboards: list[str] = []
         self._futures: dict[int, Future[Any]] = {}
         self._spent: list[Future[Any]] = []
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
@@ -90,7 +92,7 @@ class Workers:
     @property
     def dashboard_links(self) -> list[str]:
         """Addresses of Dask's dashboards."""
-        return [str(crew.client.dashboard_link) for crew in self._crews if crew.client.dashboard_link]
+        return self._dashboards
 
     def start(self) -> None:
         """Start what is not there yet."""
@@ -99,6 +101,8 @@ class Workers:
             place = self._place(len(self._crews))
             crew = one.start(replace(place, security=tls.choose(self._security, place, remote=one.remote)))
             self._crews.append(crew)
+            if link := crew.client.dashboard_link:  # each look asks the scheduler
+                self._dashboards.append(str(link))
             if not crew.checked:
                 self._arrivals.append(Arrivals(crew.client, self._terms))
 
@@ -149,12 +153,10 @@ class Workers:
             return None
         self._looked = time.monotonic()
         self.start()
-        self._check_connected()
-        try:
+        with self._connected():
             self.meet()
+            self._look_what_is_waited_for()
             return self.slots()
-        except OSError as error:
-            raise RunError(_lost(self._clients)) from error
 
     def want(self, demands: Sequence[Demand]) -> None:
         """Tell each crew how much work there is for it."""
@@ -163,10 +165,15 @@ class Workers:
 
     @property
     def waiting(self) -> str:
-        """What is waited for, as one line for people."""
-        return "; ".join(filter(None, (crew.waiting() for crew in self._crews)))
+        """What is waited for, as one line for people, as it was when it was last looked at."""
+        return self._waiting
 
-    def introduce(self, job: Job, step: Step, needed: int | None = None) -> Introduction:
+    def _look_what_is_waited_for(self) -> None:
+        self._waiting = "; ".join(dict.fromkeys(filter(None, (crew.waiting() for crew in self._crews))))
+
+    def introduce(
+        self, job: Job, step: Step, needed: int | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> Introduction:
         """Have a worker that *step* may be sent to start the calculators and tell what they are.
 
         Nothing that is warm answers: it may have loaded weights or code that have changed since. Meanwhile the others
@@ -176,21 +183,27 @@ class Workers:
         ----------
         needed : int, optional
             At most so many of each client's workers: there are no more tasks than that.
+        tell : callable
+            Gets, every second or so, what is waited for meanwhile.
         """
         self.start()
-        self.meet()
         self._runs.add(job.run)
-        self._crews[step.client].want(Demand(math.inf if needed is None else needed))
-        for client in self._clients:
-            client.run(cool, on_error="ignore")
-            if workers := list(client.nthreads())[:needed]:
-                client.run(warm, job, workers=workers, on_error="ignore")
-        future = self._clients[step.client].submit(introduce, job, resources=dict(step.resources) or None, pure=False)
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        while not done.wait(LOOK_SECONDS):
-            self._look_after()
+        with self._connected():
             self.meet()
+            self._crews[step.client].want(Demand(math.inf if needed is None else needed))
+            for client in self._clients:
+                client.run(cool, on_error="ignore")
+                if workers := list(client.nthreads())[:needed]:
+                    client.run(warm, job, workers=workers, on_error="ignore")
+            client = self._clients[step.client]
+            future = client.submit(introduce, job, resources=dict(step.resources) or None, pure=False)
+            done = threading.Event()
+            future.add_done_callback(lambda _: done.set())
+            while not done.wait(LOOK_SECONDS):
+                self._look_after()
+                self.meet()
+                self._look_what_is_waited_for()
+                tell(self._waiting)
         answer: Introduction = self._result(future)
         return answer
 
@@ -198,15 +211,16 @@ class Workers:
         """Send a chunk on its way."""
         self.start()
         self._runs.add(job.run)
-        future = self._clients[step.client].submit(
-            run_chunk,
-            job,
-            transit.pack(calls),
-            key=f"{name}-{job.run}-{number}",
-            priority=priority,
-            resources=dict(step.resources) or None,
-            pure=False,
-        )
+        with self._connected():
+            future = self._clients[step.client].submit(
+                run_chunk,
+                job,
+                transit.pack(calls),
+                key=f"{name}-{job.run}-{number}",
+                priority=priority,
+                resources=dict(step.resources) or None,
+                pure=False,
+            )
         self._futures[number] = future
         future.add_done_callback(lambda future: self._done.put((number, future)))
 
@@ -256,7 +270,7 @@ class Workers:
             End what is still running, instead of letting it finish.
         """
         futures, self._futures = list(self._futures.values()), {}
-        crews, self._crews, self._arrivals = self._crews, [], []
+        crews, self._crews, self._arrivals, self._dashboards = self._crews, [], [], []
         with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed too
             for crew in crews:
                 stack.callback(crew.close)
@@ -267,8 +281,19 @@ class Workers:
                         for run in self._runs:
                             crew.client.run(abandon, run, on_error="ignore")
 
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Talk to the schedulers only while all are there; of one that was lost, what it was given is lost, too.
+
+        Dask's client tries for a while to find it again, and whatever is asked of it meanwhile waits.
+        """
+        self._check_connected()
+        try:
+            yield
+        except OSError as error:
+            raise RunError(_lost(self._clients)) from error
+
     def _check_connected(self) -> None:
-        """See that the schedulers are there: to one that was lost, Dask forgets all that it was given."""
         gone = [client for client in self._clients if client.status != "running"]
         if gone:
             raise RunError(_lost(gone))
