@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlipcluster.calculators.socket_calculator import SocketCalculator
     from mlipcluster.calculators.spec import CalculatorSpec
+    from mlipcluster.deploy.credentials_folder import generate_dask_tls_security
     from mlipcluster.deploy.deployment import Range
     from mlipcluster.deploy.local import Local
     from mlipcluster.errors import MLIPClusterError
@@ -32,6 +33,7 @@ _HOMES = {
     "Range": "mlipcluster.deploy.deployment",
     "Results": "mlipcluster.outputs.results",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
+    "generate_dask_tls_security": "mlipcluster.deploy.credentials_folder",
     "read_output": "mlipcluster.outputs.output",
     "reproduce": "mlipcluster.reproduction.rerun",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "Range",
     "Results",
     "SocketCalculator",
+    "generate_dask_tls_security",
     "read_output",
     "reproduce",
 ]

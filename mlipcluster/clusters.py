@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from mlipcluster.deploy.configured import deployment
 from mlipcluster.deploy.deployment import Deployment
 from mlipcluster.deploy.given import TAKEN, Given
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError
 from mlipcluster.options import Compute
-from mlipcluster.store.sites import cluster_roots, user_file
+from mlipcluster.store.sites import Setting, cluster_fields, cluster_names, cluster_roots, known_root, user_file
+from mlipcluster.store.store import Store
 
 OWN = ("max_workers", "min_workers", "cores")
 """Options that are those of a deployment's own."""
@@ -108,7 +110,7 @@ class Clusters:
 def _deployed(one: Any) -> Deployment | None:
     """What *one* says of workers; None for the name of a cluster that has a root alone."""
     if isinstance(one, Deployment):
-        return one
+        return with_environment(one)
     if not isinstance(one, str) or "://" in one:
         return Given(one)
     found = configured(one)
@@ -117,16 +119,51 @@ def _deployed(one: Any) -> Deployment | None:
     return found
 
 
-def configured(name: str) -> Deployment | None:  # noqa: ARG001
-    """The deployment of a configured cluster, if it has one."""
-    return None
+def configured(name: str) -> Deployment | None:
+    """The deployment of a configured cluster, if it has one.
+
+    Raises
+    ------
+    InputError
+        What a file says of it cannot be used; the file is named.
+    """
+    fields = cluster_fields(name)
+    found = deployment(name, {key: (one.value, one.origin) for key, one in fields.items()})
+    return None if found is None else with_environment(found, cluster_roots().get(name))
+
+
+def with_environment(one: Deployment, root: Setting | None = None) -> Deployment:
+    """The same, with the interpreter of an environment of the root in place of its name.
+
+    Parameters
+    ----------
+    root : Setting, optional
+        The cluster's own root. Default: what `mlipcluster.store.sites.known_root` says.
+
+    Raises
+    ------
+    InputError
+        There is no root, or no such environment is built in it.
+    """
+    name = getattr(one, "python", None)
+    if not isinstance(name, str) or os.sep in name:
+        return one
+    folder = known_root() if root is None else root.value
+    if folder is None:
+        raise InputError(
+            f"python={name!r} names an environment of a root, and no root is named; set MLIPCLUSTER_ROOT, write root "
+            f'= "…" into {user_file()}, or give the path of the interpreter or of the environment\'s folder.'
+        )
+    found: Deployment = replace(one, python=str(Store(folder).built(name).python))  # type: ignore[type-var]
+    return found
 
 
 def _unknown(name: str) -> str:
-    roots = ", ".join(f"{known} ({one.value}, {one.origin})" for known, one in cluster_roots().items())
+    roots = cluster_roots()
+    known = (f"{one} ({roots[one].value}, {roots[one].origin})" if one in roots else one for one in cluster_names())
     return (
-        f"there is no cluster {name!r:.80}; known: {roots}. Add it to {user_file()} under [clusters.NAME], or give "
-        f"{TAKEN}."
+        f"there is no cluster {name!r:.80}; known: {', '.join(known)}. Add it to {user_file()} under [clusters.NAME], "
+        f"or give {TAKEN}."
     )
 
 

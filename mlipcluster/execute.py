@@ -20,6 +20,8 @@ import numpy as np
 from ase import Atoms
 
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
+from mlipcluster.checkpoint import CalculatorForgot, CallInterrupted, Checkpoint, Part, Saved, needed
+from mlipcluster.deploy import ending
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
 from mlipcluster.outputs.parent import parent_of
@@ -35,15 +37,31 @@ if TYPE_CHECKING:
     from mlipcluster.calculators.spec import CalculatorSpec
     from mlipcluster.outputs.frame import Frame
 
-HANDED = ("calc", "calculators", "seed", "rng", "scratch", "task")
+HANDED = ("calc", "calculators", "checkpoint", "rng", "scratch", "seed", "task")
 """What a protocol may ask for by name beside its task's own keyword arguments."""
 
 Protocol = Callable[..., Any]
-Clock = Callable[[bool], None]
 
 
-def no_clock(running: bool) -> None:
-    """Tell nobody when a protocol starts and ends."""
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told what a call does on its way.
+
+    Attributes
+    ----------
+    clock : callable
+        ``clock(True, seconds)`` when the calculators are ready and the protocol is about to start, after it ran
+        *seconds* on earlier workers; ``clock(False, 0.0)`` when it has ended. Only what lies between counts for its
+        timeout.
+    keep : callable
+        Takes what the call saves.
+    """
+
+    clock: Callable[[bool, float], None] = lambda *_: None
+    keep: Callable[[Saved], None] = lambda *_: None
+
+
+NOBODY = Watcher()
 
 
 class Executor:
@@ -57,25 +75,23 @@ class Executor:
         self._introduction: Introduction | None = None
         self._interrupted = False
 
-    def run(self, job: Job, call: Call, clock: Clock = no_clock) -> CallResult:
-        """Make one call; whatever it raises becomes its `Failure`.
-
-        Parameters
-        ----------
-        clock : callable
-            Called with True when the calculators are ready and the protocol is about to start, and with False when it
-            has ended: only what lies between counts for its timeout.
-        """
+    def run(self, job: Job, call: Call, watcher: Watcher = NOBODY) -> CallResult:
+        """Make one call; whatever it raises becomes its `Failure`."""
         seed = self._seed(job, call)
-        result = self._attempt(job, call, seed, clock)
-        if self._interrupted:
+        begun_at: Saved | None = None
+        again = False
+        while True:
+            attempt = _Attempt(call.checkpoint)
+            result = self._attempt(job, call, seed, (watcher, attempt))
             # A calculator that was started anew on the way has forgotten what the old one remembered (a neighbour
-            # list, a density): the last bits may differ. So the call begins again.
-            result = self._attempt(job, call, seed, clock)
-        return replace(result, introduction=self.introduce(job).name)
+            # list, a density): the last bits may differ. So the call begins again: once, or from its newest save.
+            if not self._interrupted or result.interrupted or (again and attempt.saved is begun_at):
+                return replace(result, introduction=self.introduce(job).name)
+            again, begun_at = True, attempt.saved
+            call = replace(call, checkpoint=begun_at)
 
-    def _attempt(self, job: Job, call: Call, seed: int, clock: Clock) -> CallResult:
-        started, begun = time.time(), time.perf_counter()
+    def _attempt(self, job: Job, call: Call, seed: int, told: tuple[Watcher, _Attempt]) -> CallResult:
+        watcher, attempt = told
         products: list[Product] = []
         updates: dict[str, Any] = {}
         failure = None
@@ -83,16 +99,20 @@ class Executor:
         try:
             protocol, keep = self._load(job)
             wishes = self._wishes
-            with self._handed(job, call, wishes, seed) as handed, _timed(clock):
-                begun = time.perf_counter()
-                products, updates = _collect(_values(protocol, wishes, call, handed), job, keep)
-                seconds = time.perf_counter() - begun
+            with self._handed(job, call, seed, (watcher, attempt)) as handed, attempt.timed(watcher.clock):
+                products, updates = _collect(attempt.noted(_values(protocol, wishes, call, handed)), job, keep)
         except (KeyboardInterrupt, GeneratorExit):
             raise
+        except CallInterrupted:
+            pass
+        except CalculatorForgot as forgot:
+            self._interrupted = True
+            failure = describe_failure(forgot)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a protocol is a failure of that call only
-            seconds = time.perf_counter() - begun
             products, updates, failure = [], {}, describe_failure(error)
-        return CallResult(seed, started, seconds, "", tuple(products), updates, failure)
+        if attempt.stopped or (self._interrupted and attempt.is_late):
+            return attempt.interrupted(seed)
+        return attempt.result(seed, products, updates, failure)
 
     def introduce(self, job: Job, *, start: bool = False) -> Introduction:
         """Tell of this process: machine, environment, and the calculators it has used so far.
@@ -141,9 +161,10 @@ class Executor:
         return self._loaded[1], self._loaded[2]
 
     @contextlib.contextmanager
-    def _handed(self, job: Job, call: Call, wishes: Wishes, seed: int) -> Iterator[dict[str, Any]]:
+    def _handed(self, job: Job, call: Call, seed: int, told: tuple[Watcher, _Attempt]) -> Iterator[dict[str, Any]]:
         """What the protocol's signature asks for; the calculators are in a defined state."""
-        wanted = wishes.handed
+        wanted = self._wishes.handed
+        watcher, attempt = told
         with contextlib.ExitStack() as stack:
             handed: dict[str, Any] = {"seed": seed, "task": call.task}
             names = _calculators_wanted(wanted, job, call)
@@ -157,6 +178,8 @@ class Executor:
             # Seeded even if no rng is asked for: code beneath a protocol may use the global generators.
             rng = seed_everything(seed)
             handed["rng"] = rng
+            if "checkpoint" in wanted:
+                handed["checkpoint"] = attempt.checkpoint = Checkpoint(rng, leases, seed, call.checkpoint, watcher.keep)
             try:
                 yield {name: value for name, value in handed.items() if name in wanted}
             finally:
@@ -175,13 +198,78 @@ class Executor:
                     self._introduction = None
 
 
-@contextlib.contextmanager
-def _timed(clock: Clock) -> Iterator[None]:
-    clock(True)
-    try:
-        yield
-    finally:
-        clock(False)
+class _Attempt:
+    """One try of a call: when it began, and what it saved.
+
+    Parameters
+    ----------
+    earlier : Saved, optional
+        What it goes on from.
+    """
+
+    def __init__(self, earlier: Saved | None) -> None:
+        self.checkpoint: Checkpoint | None = None
+        self._earlier = earlier
+        self._started, self._begun, self._seconds = time.time(), time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def timed(self, clock: Callable[[bool, float], None]) -> Iterator[None]:
+        """The time in which the protocol runs."""
+        clock(True, sum(part.seconds for part in self._earlier.parts) if self._earlier else 0.0)
+        self._begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds = time.perf_counter() - self._begun
+            clock(False, 0.0)
+
+    def noted(self, values: Iterator[Any]) -> Iterator[Any]:
+        """The same values; from the first on nothing can be saved any more."""
+        for value in values:
+            if value is not None and self.checkpoint is not None:
+                self.checkpoint.gave = True
+            yield value
+
+    @property
+    def saved(self) -> Saved | None:
+        """The newest save."""
+        return self._earlier if self.checkpoint is None else self.checkpoint.saved
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the call was interrupted because the worker has to end."""
+        return self.checkpoint is not None and self.checkpoint.stopped
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the worker will end before a call that goes on from here saves again."""
+        return self.saved is not None and ending.remaining() < needed(self.saved.stride)
+
+    def interrupted(self, seed: int) -> CallResult:
+        """The result of a call that goes on elsewhere."""
+        saved = self.saved
+        assert saved is not None
+        started, seconds = saved.parts[0].started, sum(part.seconds for part in saved.parts)
+        stride = self.checkpoint.stride if self.checkpoint else saved.stride
+        return CallResult(seed, started, seconds, "", interrupted=True, checkpoint=saved, stride=stride)
+
+    def result(
+        self, seed: int, products: Sequence[Product], updates: dict[str, Any], failure: Failure | None
+    ) -> CallResult:
+        """The result of a call that has ended."""
+        seconds = self._seconds or time.perf_counter() - self._begun
+        parts = (*(self._earlier.parts if self._earlier else ()), Part(self._started, seconds))
+        return CallResult(
+            seed,
+            parts[0].started,
+            sum(part.seconds for part in parts),
+            "",
+            tuple(products),
+            updates,
+            failure,
+            parts=parts if len(parts) > 1 else (),
+            stride=self.checkpoint.stride if self.checkpoint and self.checkpoint.saved else 0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -338,6 +426,7 @@ def _product(atoms: Atoms, index: int, job: Job) -> Product:
         b"" if job.last else pickle.dumps(atoms),
         _frames(atoms, job.formats),
         parent_of(atoms),
+        len(atoms),
     )
 
 

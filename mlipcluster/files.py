@@ -82,7 +82,7 @@ class RunFolder:
         checkpoints/            of calls that are under way
         logs/
         jobs.jsonl              jobs that were submitted to a batch system
-        private/                keys of the run that goes on, mode 0700
+        private/0/…             keys of each deployment of the run that goes on, mode 0700
     """
 
     def __init__(

@@ -153,7 +153,8 @@ class MLIPCluster:
         folder = self.folder
         token = hashlib.sha256(os.fspath(folder.root).encode()).hexdigest()[:12]
         address = self.options.compute.dashboard_address
-        return Place(token, number, folder.logs, folder.private, folder.jobs, dashboard_address=address)
+        private = folder.private / str(number)
+        return Place(token, number, folder.logs, private, folder.jobs, dashboard_address=address)
 
     def __enter__(self) -> MLIPCluster:
         self._inside = True

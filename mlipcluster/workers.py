@@ -8,7 +8,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,15 @@ from distributed.scheduler import KilledWorker
 
 from mlipcluster import transit
 from mlipcluster.calls import Call, Introduction, Job
+from mlipcluster.checkpoint import HOME_SECONDS
 from mlipcluster.deploy import tls
 from mlipcluster.deploy.arrivals import Arrivals, Terms
 from mlipcluster.deploy.crew import Crew, address_of
 from mlipcluster.deploy.deployment import Demand, Deployment, Place
 from mlipcluster.deploy.given import Given
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
-from mlipcluster.protocol_process import ChunkResult, abandon, cool, introduce, run_chunk, warm
+from mlipcluster.protocol_process import SECONDS, ChunkResult, abandon, cool, introduce, run_chunk, warm
+from mlipcluster.saves import Running, hand_over
 from mlipcluster.schedule import Step
 
 log = logging.getLogger("mlipcluster")
@@ -31,15 +33,28 @@ log = logging.getLogger("mlipcluster")
 SLOTS_EVERY = 2.0
 """Seconds between two looks at how many workers there are."""
 LOOK_SECONDS = 1.0
+ASKED_SECONDS = 2.0
+"""How long the end of a run waits for workers that were asked something."""
+LIFE_SHARE = 0.9
+"""A call that needs a worker for as long as one lives goes to one that has this share of its life before it."""
 NO_TERMS = Terms()
 
 
 @dataclass(frozen=True)
 class Returned:
-    """A chunk that came back: its results, or None when it was lost with its workers."""
+    """A chunk that came back: its results, or None when it was lost with its workers.
+
+    Attributes
+    ----------
+    number : int
+    result : ChunkResult or None
+    blameless : bool
+        When it was lost: whether its last worker ended for reasons of its own.
+    """
 
     number: int
     result: ChunkResult | None
+    blameless: bool = False
 
 
 class Workers:
@@ -69,6 +84,7 @@ class Workers:
         self._security = security
         self._terms = terms
         self._crews: list[Crew] = []
+        self._places: list[Place] = []
         self._arrivals: list[Arrivals] = []
         self._notes: list[str] = []
         self._waiting = ""
@@ -78,6 +94,10 @@ class Workers:
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._looked = 0.0
         self._runs: set[str] = set()
+        self._lives: dict[int, float] = {}
+        self._clients_of: dict[int, int] = {}
+        self._asker: threading.Thread | None = None
+        self._told: queue.SimpleQueue[Running] = queue.SimpleQueue()
 
     @property
     def count(self) -> int:
@@ -99,6 +119,7 @@ class Workers:
         while len(self._crews) < len(self._given):
             one = self._given[len(self._crews)]
             place = self._place(len(self._crews))
+            self._places.append(place)
             crew = one.start(replace(place, security=tls.choose(self._security, place, remote=one.remote)))
             self._crews.append(crew)
             if link := crew.client.dashboard_link:  # each look asks the scheduler
@@ -145,7 +166,28 @@ class Workers:
     def slots(self) -> list[int]:
         """For each crew, how many protocols its workers can run at once, or one while there are none."""
         self.start()
+        for number in self.timed:
+            lives = [worker[SECONDS] for worker in self._crews[number].resources() if SECONDS in worker]
+            self._lives[number] = max([self._lives.get(number, 0.0), *lives])
         return [max(1, crew.slots()) for crew in self._crews]
+
+    @property
+    def timed(self) -> list[int]:
+        """Numbers of the crews whose workers say how long they will be there."""
+        return [number for number, crew in enumerate(self._crews) if crew.timed]
+
+    def life(self, client: int) -> float:
+        """The longest that any worker of a crew was seen to have before it, s; ``inf`` where nobody says."""
+        return self._lives.get(client, 0.0) or math.inf
+
+    def affordable(self, client: int, seconds: float) -> float:
+        """What to ask of a crew's workers for a call that needs one for so many seconds.
+
+        No more than a fresh one has; 0 where workers do not say how long they will be there, or none was seen yet.
+        """
+        if client not in self.timed or client not in self._lives:
+            return 0.0
+        return min(max(seconds, HOME_SECONDS), LIFE_SHARE * self._lives[client])
 
     def slots_if_due(self) -> list[int] | None:
         """The same, every few seconds; None in between."""
@@ -208,9 +250,12 @@ class Workers:
         return answer
 
     def submit(self, number: int, name: str, step: Step, priority: int, job: Job, calls: tuple[Call, ...]) -> None:
-        """Send a chunk on its way."""
+        """Send a chunk on its way, to a worker that will be there for as long as its calls need one."""
         self.start()
         self._runs.add(job.run)
+        resources = dict(step.resources)
+        if expected := self.affordable(step.client, sum(call.needs for call in calls)):
+            resources[SECONDS] = expected
         with self._connected():
             future = self._clients[step.client].submit(
                 run_chunk,
@@ -218,11 +263,37 @@ class Workers:
                 transit.pack(calls),
                 key=f"{name}-{job.run}-{number}",
                 priority=priority,
-                resources=dict(step.resources) or None,
+                resources=resources or None,
                 pure=False,
             )
         self._futures[number] = future
+        self._clients_of[number] = step.client
         future.add_done_callback(lambda future: self._done.put((number, future)))
+
+    def ask(self, run: str, known: Mapping[str, int]) -> None:
+        """Ask all workers, without waiting, what they run and what that saved; `told` gives what they answer.
+
+        Parameters
+        ----------
+        known : mapping of str to int
+            Number of the newest save that is known of each call.
+        """
+        if self._asker is None or not self._asker.is_alive():
+            self._asker = threading.Thread(target=self._ask, args=(list(self._clients), run, dict(known)), daemon=True)
+            self._asker.start()
+
+    def _ask(self, clients: list[Client], run: str, known: dict[str, int]) -> None:
+        for client in clients:
+            with contextlib.suppress(Exception):  # what is wrong with it is told by those who wait for it
+                for answer in client.run(hand_over, run, known, on_error="ignore").values():
+                    for running in answer:
+                        self._told.put(running)
+
+    def told(self) -> Iterator[Running]:
+        """What workers have answered since."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._told.get_nowait()
 
     def wait(self, timeout: float) -> Iterator[Returned]:
         """Give the chunks that have come back, after waiting for the first at most *timeout* seconds.
@@ -242,7 +313,15 @@ class Workers:
                 block = False
                 if self._futures.get(number) is future:  # not one of a run that was broken off before
                     self._spent.append(self._futures.pop(number))
-                    yield Returned(number, self._gathered(future))
+                    yield self._returned(number, future)
+
+    def _returned(self, number: int, future: Future[Any]) -> Returned:
+        crew = self._crews[self._clients_of.pop(number)]
+        try:
+            return Returned(number, self._result(future))
+        except KilledWorker as killed:
+            worker = killed.last_worker
+            return Returned(number, None, crew.is_blameless(worker.address) or crew.is_blameless(str(worker.name)))
 
     @property
     def _clients(self) -> list[Client]:
@@ -270,8 +349,13 @@ class Workers:
             End what is still running, instead of letting it finish.
         """
         futures, self._futures = list(self._futures.values()), {}
+        if self._asker is not None:
+            self._asker.join(ASKED_SECONDS)
         crews, self._crews, self._arrivals, self._dashboards = self._crews, [], [], []
+        places, self._places = self._places, []
         with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed too
+            for place in places:
+                stack.callback(tls.remove_private, place)
             for crew in crews:
                 stack.callback(crew.close)
                 if not crew.own and crew.client.status == "running":
@@ -297,13 +381,6 @@ class Workers:
         gone = [client for client in self._clients if client.status != "running"]
         if gone:
             raise RunError(_lost(gone))
-
-    def _gathered(self, future: Future[Any]) -> ChunkResult | None:
-        try:
-            result: ChunkResult = self._result(future)
-        except KilledWorker:
-            return None
-        return result
 
     def _result(self, future: Future[Any]) -> Any:
         try:

@@ -78,6 +78,7 @@ fi
 if [ -z "${MLIPCLUSTER_TEST_PYTHON39:-}" ]; then
     prepare_python39
 fi
+prepare_slurm
 find_other_python
 if [ "${1:-}" = --oldest ]; then
     shift

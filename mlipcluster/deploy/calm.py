@@ -6,6 +6,7 @@ Measured on idle processes: 5 % of a core for a worker and 2.5 % for its nanny, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import dask
@@ -16,9 +17,13 @@ SETTINGS = {
     "distributed.admin.system-monitor.interval": "5s",
 }
 
-VARIABLES = {
-    "DASK_" + name.upper().replace(".", "__").replace("-", "_"): str(value) for name, value in SETTINGS.items()
-}
+
+def as_variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """Dask's configuration as environment variables."""
+    return {"DASK_" + name.upper().replace(".", "__").replace("-", "_"): str(v) for name, v in settings.items()}
+
+
+VARIABLES = as_variables(SETTINGS)
 """The same as environment variables, for processes that are started; the user's own go before them."""
 
 

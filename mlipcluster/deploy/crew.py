@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Scheduler
 from distributed.deploy.cluster import Cluster
 
 from mlipcluster.deploy.deployment import Demand
@@ -98,6 +98,9 @@ class ClusterCrew(Crew):
     def __init__(self, cluster: Cluster, offers: Mapping[str, float] | None = None, **client: Any) -> None:
         super().__init__(Client(cluster, set_as_default=False, **client), offers)
         self.cluster = cluster
+        if isinstance(scheduler := getattr(cluster, "scheduler", None), Scheduler):
+            # Whoever waits for it decides what is done again, and from where: Dask would begin at the beginning.
+            scheduler.allowed_failures = 0
 
     def close(self) -> None:
         """Close client and cluster; whatever one of them raises, the other is closed too."""

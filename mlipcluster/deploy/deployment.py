@@ -64,7 +64,8 @@ class Place:
     logs : pathlib.Path
         Folder for what workers say of themselves.
     private : pathlib.Path
-        For keys; made with mode 0700 by whoever needs it, gone when the run ends. Nodes have to see it.
+        For this deployment's keys; made with mode 0700 by whoever needs it (`tls.make_private`), gone when the run
+        ends. Nodes have to see it.
     jobs : pathlib.Path
         File that submitted jobs are noted in, one JSON object a line, before anything else is done with them.
     security : distributed.Security, optional

@@ -24,7 +24,7 @@ from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
-from mlipcluster.deploy import calm
+from mlipcluster.deploy import calm, tls
 from mlipcluster.deploy.crew import ClusterCrew
 from mlipcluster.deploy.deployment import Deployment, Place, check_whole
 from mlipcluster.errors import InputError, RunError
@@ -94,6 +94,7 @@ class Local(Deployment):
             threads=self.cores,
             dashboard_address=place.dashboard_address,
             security=place.security,
+            private=place.private,
             log=log,
         )
         return LocalCrew(cluster, workers, log)
@@ -123,27 +124,29 @@ class LocalCrew(ClusterCrew):
             )
 
 
-def local_cluster(
+def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
     workers: int,
     *,
     minimum: int | None = None,
     threads: int = 1,
     dashboard_address: str = "127.0.0.1:0",
     security: Security | None = None,
+    private: Path | None = None,
     log: Path | None = None,
 ) -> SpecCluster:
     """Start a scheduler in this process and workers beside it.
 
     Parameters
     ----------
-    workers, minimum, threads, dashboard_address, security
-        As `Local` and its place have them.
+    workers, minimum, threads, dashboard_address, security, private
+        As `Local` and its place have them; with *security*, *private* is needed.
     log : pathlib.Path, optional
         File that takes what the workers say of themselves.
     """
     host = "tls://127.0.0.1" if security else "127.0.0.1"
     scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
-    worker = {"cls": LoggedWorker, "options": _worker_options(threads, security, log)}
+    variables = tls.worker_variables(security, private) if private else {}
+    worker = {"cls": LoggedWorker, "options": _worker_options(threads, variables, log)}
     with calm.calmly():
         cluster = QuietCluster(
             name="mlipcluster",
@@ -157,13 +160,13 @@ def local_cluster(
     return cluster
 
 
-def _worker_options(threads: int, security: Security | None, log: Path | None) -> dict[str, Any]:
+def _worker_options(threads: int, variables: Mapping[str, str], log: Path | None) -> dict[str, Any]:
     environment = {
         **calm.VARIABLES,
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         "DASK_LOGGING__DISTRIBUTED": "warning",
-        **(_tls_variables(security) if security else {}),
+        **variables,
     }
     nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
     return {
@@ -259,14 +262,6 @@ class LoggedWorker(SubprocessWorker):
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
-
-
-def _tls_variables(security: Security) -> dict[str, str]:
-    """Dask's configuration of TLS for a worker, as environment variables."""
-    given = security.get_tls_config_for_role("worker")
-    names = {"ca_file": "CA_FILE", "cert": "WORKER__CERT", "key": "WORKER__KEY"}
-    variables = {f"DASK_DISTRIBUTED__COMM__TLS__{names[k]}": v for k, v in given.items() if k in names and v}
-    return {**variables, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true"}
 
 
 def tail(log: Path | None) -> str:

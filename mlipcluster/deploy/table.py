@@ -9,6 +9,13 @@ from mlipcluster.errors import InputError
 
 DEPLOYMENTS = {
     "local": "mlipcluster.deploy.local:Local",
+    "slurm": "mlipcluster.deploy.slurm:Slurm",
+    "pbs": "mlipcluster.deploy.pbs:PBS",
+    "sge": "mlipcluster.deploy.sge:SGE",
+    "lsf": "mlipcluster.deploy.lsf:LSF",
+    "htcondor": "mlipcluster.deploy.htcondor:HTCondor",
+    "oar": "mlipcluster.deploy.oar:OAR",
+    "moab": "mlipcluster.deploy.moab:Moab",
 }
 """``"module:class"`` of each; imported when it is used."""
 

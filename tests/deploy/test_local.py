@@ -153,8 +153,8 @@ def test_workers_find_what_the_driver_finds_and_nothing_else(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "3\n"), ended.stderr
 
 
-def test_with_tls_nobody_without_the_key_gets_in():
-    with local_cluster(1, security=Security.temporary()) as cluster:
+def test_with_tls_nobody_without_the_key_gets_in(place):
+    with local_cluster(1, security=Security.temporary(), private=place.private) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
