@@ -16,6 +16,15 @@ DEPLOYMENTS = {
     "htcondor": "mlipcluster.deploy.htcondor:HTCondor",
     "oar": "mlipcluster.deploy.oar:OAR",
     "moab": "mlipcluster.deploy.moab:Moab",
+    "kubernetes": "mlipcluster.deploy.clouds:Kubernetes",
+    "ec2": "mlipcluster.deploy.clouds:EC2",
+    "ecs": "mlipcluster.deploy.clouds:ECS",
+    "fargate": "mlipcluster.deploy.clouds:Fargate",
+    "gcp": "mlipcluster.deploy.clouds:GCP",
+    "azure": "mlipcluster.deploy.clouds:Azure",
+    "digitalocean": "mlipcluster.deploy.clouds:DigitalOcean",
+    "hetzner": "mlipcluster.deploy.clouds:Hetzner",
+    "openstack": "mlipcluster.deploy.clouds:OpenStack",
 }
 """``"module:class"`` of each; imported when it is used."""
 
