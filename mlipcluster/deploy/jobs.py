@@ -173,8 +173,8 @@ class JobCrew(ClusterCrew):
             if late and not job.trouble:
                 job.trouble = (
                     f"Job {job.job} ran for {JOIN_SECONDS:.0f} s on {job.state.node}, and no worker of its reached "
-                    f"this machine at {self.cluster.scheduler_address}: choose another interface= or host=, or ask for the "
-                    "ports to be opened."
+                    f"this machine at {self.cluster.scheduler_address}: choose another interface= or host=, or ask for "
+                    "the ports to be opened."
                 )
                 log.warning(job.trouble)
             if late or (job.joined is not None and not job.workers and job.view(now).state == LEAVING):
