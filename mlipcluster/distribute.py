@@ -264,7 +264,7 @@ class Distribution:
                 self._progress.say(f"Dask dashboard: {link}")
 
         for note in self._workers.take_notes():
-            self._progress.say(f"Workers differ from this process, as is recorded: {note}")
+            self._progress.say(note)
 
     def _ready(self, item: tuple[Live, int], needs: float) -> Call:
         """A call as it goes to a worker now."""

@@ -23,6 +23,7 @@ from mlipcluster.deploy.arrivals import Arrivals, Terms
 from mlipcluster.deploy.crew import Crew, address_of
 from mlipcluster.deploy.deployment import Demand, Deployment, Place
 from mlipcluster.deploy.given import Given
+from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
 from mlipcluster.protocol_process import SECONDS, ChunkResult, abandon, cool, introduce, run_chunk, warm
 from mlipcluster.saves import Running, hand_over
@@ -105,6 +106,11 @@ class Workers:
         return len(self._given)
 
     @property
+    def here(self) -> bool:
+        """Whether all run in this process's Python, as it is on this machine."""
+        return all(isinstance(one, Local) for one in self._given)
+
+    @property
     def interpreters(self) -> list[str | None]:
         """Of each crew, the Python of its workers where that is known here."""
         return [one.interpreter for one in self._given]
@@ -122,6 +128,8 @@ class Workers:
             self._places.append(place)
             crew = one.start(replace(place, security=tls.choose(self._security, place, remote=one.remote)))
             self._crews.append(crew)
+            if crew.found:
+                self._note(crew.found)
             if link := crew.client.dashboard_link:  # each look asks the scheduler
                 self._dashboards.append(str(link))
             if not crew.checked:
@@ -136,12 +144,15 @@ class Workers:
             One cannot be worked with.
         """
         for arrivals in self._arrivals:
-            for note in arrivals.look():
-                log.info("workers differ from this process: %s", note)
-                self._notes.append(note)
+            for difference in arrivals.look():
+                self._note(f"Workers differ from this process, as is recorded: {difference}")
+
+    def _note(self, text: str) -> None:
+        log.info(text)
+        self._notes.append(text)
 
     def take_notes(self) -> list[str]:
-        """What there is to say of workers that were met since it was last asked: how they differ from this process."""
+        """What there is to say since it was last asked: of workers that differ, of jobs that were found."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -164,12 +175,15 @@ class Workers:
                 )
 
     def slots(self) -> list[int]:
-        """For each crew, how many protocols its workers can run at once, or one while there are none."""
-        self.start()
+        """For each crew, how many protocols its workers can run at once, or one while there are none.
+
+        Nothing is started for this: perhaps there is nothing to do.
+        """
         for number in self.timed:
             lives = [worker[SECONDS] for worker in self._crews[number].resources() if SECONDS in worker]
             self._lives[number] = max([self._lives.get(number, 0.0), *lives])
-        return [max(1, crew.slots()) for crew in self._crews]
+        here = [max(1, crew.slots()) for crew in self._crews]
+        return here + [1] * (len(self._given) - len(here))
 
     @property
     def timed(self) -> list[int]:
