@@ -142,7 +142,7 @@ class MLIPCluster:
         )
         checks = self.options.checks
         self._workers = Workers(
-            chosen.deployments(self.options.compute),
+            chosen.deployments(self.options.compute, root),
             self._place,
             self.options.compute.security,
             Terms(checks.same_versions, checks.environment),

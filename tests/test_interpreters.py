@@ -83,7 +83,9 @@ def test_a_finished_run_on_slurm_needs_no_slurm(tmp_path, monkeypatch, capsys):
     options = {"output_path": tmp_path / "run", "seed": 7, "calculator": "emt", "security": False}
     with monkeypatch.context() as patch:
         patch.setattr(Slurm, "start", lambda self, place: Local(1).start(place))
-        first = MLIPCluster(METALS, cluster=Slurm(queue="cpu", walltime="1:00:00"), progress=False, **options).distribute(single_point)
+        first = MLIPCluster(
+            METALS, cluster=Slurm(queue="cpu", walltime="1:00:00"), progress=False, **options
+        ).distribute(single_point)
     assert first.counts == {"output": 2, "failed": 0, "empty": 0}
     monkeypatch.setenv("PATH", str(tmp_path))  # neither sbatch nor squeue
     assert shutil.which("sbatch") is None
@@ -91,7 +93,9 @@ def test_a_finished_run_on_slurm_needs_no_slurm(tmp_path, monkeypatch, capsys):
     assert [one["finished"] for one in again.entries] == [one["finished"] for one in first.entries]
     assert "2/2 done (2 earlier)" in capsys.readouterr().err
     with pytest.raises((MLIPClusterError, OSError), match=r"sbatch|squeue"):
-        MLIPCluster([*METALS, bulk("Au")], cluster=Slurm(queue="cpu", walltime="1:00:00"), **options).distribute(single_point)
+        MLIPCluster([*METALS, bulk("Au")], cluster=Slurm(queue="cpu", walltime="1:00:00"), **options).distribute(
+            single_point
+        )
 
 
 def test_jobs_that_a_lost_driver_left_are_looked_for_also_where_all_is_finished(tmp_path, monkeypatch):

@@ -166,9 +166,8 @@ def start_scheduler(batch: Batch, place: Place) -> QuietCluster:
 
 
 def walltime(batch: Batch) -> float:
-    """Of a job, in seconds."""
-    assert isinstance(batch.walltime, float)  # as `Batch.settled` leaves it
-    return batch.walltime
+    """Of a job, in seconds, once the deployment is settled."""
+    return float(batch.walltime or 0.0)
 
 
 def margin(walltime: float) -> float:

@@ -147,7 +147,7 @@ class Attempt:
         with _output_path(self.options) as folder:
             options: dict[str, Any] = {
                 **{name: instance.get(name) or "" for name in COPIED},
-                **({} if self.where.for_cluster() else {"max_workers": 1}),
+                **({} if self.where.clusters.anywhere else {"max_workers": 1}),
                 "filter_results": False,  # it has its number whatever was left out beside it
                 "ignore_errors": False,
                 "progress": False,
