@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.configured import deployment
-from mlipcluster.deploy.deployment import Deployment
+from mlipcluster.deploy.deployment import Deployment, Range
 from mlipcluster.deploy.given import TAKEN, Given
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError
@@ -132,7 +133,7 @@ def _deployed(one: Any) -> Deployment | None:
         return Given(one)
     found = _read(one)
     if found is None and one not in cluster_roots():
-        raise InputError(_unknown(one))
+        raise InputError(unknown(one))
     return found
 
 
@@ -178,7 +179,8 @@ def with_environment(one: Deployment, root: PathLike | None = None) -> Deploymen
     return found
 
 
-def _unknown(name: str) -> str:
+def unknown(name: str) -> str:
+    """What is said of a cluster of that name, which there is not."""
     roots = cluster_roots()
     known = (f"{one} ({roots[one].value}, {roots[one].origin})" if one in roots else one for one in cluster_names())
     return (
@@ -208,8 +210,18 @@ def _check_foreign(compute: Compute) -> None:
         )
 
 
+def _with_range(one: Batch, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options, where a file gives the least and the most number of workers in one."""
+    most = options.get("max_workers", one.range.most)
+    least = options.get("min_workers", min(one.range.least, most))
+    rest = {name: value for name, value in options.items() if name not in {"min_workers", "max_workers"}}
+    return {**rest, "workers": Range(least, most)}
+
+
 def _with_options(one: Deployment, options: Mapping[str, Any], *, named: bool) -> Deployment:
     """A deployment with options that are said beside it: they complete a value, and override a file."""
+    if named and isinstance(one, Batch) and one.workers is not None:
+        options = _with_range(one, options)
     kind, known = type(one).__name__, {field.name: field for field in fields(one)}  # type: ignore[arg-type]
     for name, value in options.items():
         if isinstance(one, Given):

@@ -79,6 +79,7 @@ class _Tally:
     failed: int = 0
     earlier: int = 0
     begun: int = 0
+    read: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class Distribution:
             self._show()
 
     def _begin(self, task: Task) -> None:
+        self._tally.read += 1
         error = task.error
         if error is None:
             try:
@@ -384,7 +386,7 @@ class Distribution:
     def _unread(self) -> float:
         """How many tasks are still to be read."""
         known = self._work.source.known_length
-        return 0 if self._schedule.exhausted else math.inf if known is None else max(0, known - self._tally.begun)
+        return 0 if self._schedule.exhausted else math.inf if known is None else max(0, known - self._tally.read)
 
     def _show(self) -> None:
         tally = self._tally

@@ -8,7 +8,6 @@ import inspect
 import pickle
 import shutil
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +18,9 @@ import cloudpickle
 import numpy as np
 from ase import Atoms
 
+from mlipcluster.attempt import NOBODY, Attempt, Watcher
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
-from mlipcluster.checkpoint import CalculatorForgot, CallInterrupted, Checkpoint, Part, Saved, needed
-from mlipcluster.deploy import ending
+from mlipcluster.checkpoint import CalculatorForgot, CallInterrupted, Checkpoint, Saved
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
 from mlipcluster.outputs.parent import parent_of
@@ -43,27 +42,6 @@ HANDED = ("calc", "calculators", "checkpoint", "rng", "scratch", "seed", "task")
 Protocol = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Watcher:
-    """Who is told what a call does on its way.
-
-    Attributes
-    ----------
-    clock : callable
-        ``clock(True, seconds)`` when the calculators are ready and the protocol is about to start, after it ran
-        *seconds* on earlier workers; ``clock(False, 0.0)`` when it has ended. Only what lies between counts for its
-        timeout.
-    keep : callable
-        Takes what the call saves.
-    """
-
-    clock: Callable[[bool, float], None] = lambda *_: None
-    keep: Callable[[Saved], None] = lambda *_: None
-
-
-NOBODY = Watcher()
-
-
 class Executor:
     """Runs calls, one after the other, and keeps warm what they share."""
 
@@ -81,7 +59,7 @@ class Executor:
         begun_at: Saved | None = None
         again = False
         while True:
-            attempt = _Attempt(call.checkpoint)
+            attempt = Attempt(call.checkpoint)
             result = self._attempt(job, call, seed, (watcher, attempt))
             # A calculator that was started anew on the way has forgotten what the old one remembered (a neighbour
             # list, a density): the last bits may differ. So the call begins again: once, or from its newest save.
@@ -90,7 +68,7 @@ class Executor:
             again, begun_at = True, attempt.saved
             call = replace(call, checkpoint=begun_at)
 
-    def _attempt(self, job: Job, call: Call, seed: int, told: tuple[Watcher, _Attempt]) -> CallResult:
+    def _attempt(self, job: Job, call: Call, seed: int, told: tuple[Watcher, Attempt]) -> CallResult:
         watcher, attempt = told
         products: list[Product] = []
         updates: dict[str, Any] = {}
@@ -161,7 +139,7 @@ class Executor:
         return self._loaded[1], self._loaded[2]
 
     @contextlib.contextmanager
-    def _handed(self, job: Job, call: Call, seed: int, told: tuple[Watcher, _Attempt]) -> Iterator[dict[str, Any]]:
+    def _handed(self, job: Job, call: Call, seed: int, told: tuple[Watcher, Attempt]) -> Iterator[dict[str, Any]]:
         """What the protocol's signature asks for; the calculators are in a defined state."""
         wanted = self._wishes.handed
         watcher, attempt = told
@@ -196,80 +174,6 @@ class Executor:
                 if self._used.get(name) != now:
                     self._used[name] = now
                     self._introduction = None
-
-
-class _Attempt:
-    """One try of a call: when it began, and what it saved.
-
-    Parameters
-    ----------
-    earlier : Saved, optional
-        What it goes on from.
-    """
-
-    def __init__(self, earlier: Saved | None) -> None:
-        self.checkpoint: Checkpoint | None = None
-        self._earlier = earlier
-        self._started, self._begun, self._seconds = time.time(), time.perf_counter(), 0.0
-
-    @contextlib.contextmanager
-    def timed(self, clock: Callable[[bool, float], None]) -> Iterator[None]:
-        """The time in which the protocol runs."""
-        clock(True, sum(part.seconds for part in self._earlier.parts) if self._earlier else 0.0)
-        self._begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds = time.perf_counter() - self._begun
-            clock(False, 0.0)
-
-    def noted(self, values: Iterator[Any]) -> Iterator[Any]:
-        """The same values; from the first on nothing can be saved any more."""
-        for value in values:
-            if value is not None and self.checkpoint is not None:
-                self.checkpoint.gave = True
-            yield value
-
-    @property
-    def saved(self) -> Saved | None:
-        """The newest save."""
-        return self._earlier if self.checkpoint is None else self.checkpoint.saved
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the call was interrupted because the worker has to end."""
-        return self.checkpoint is not None and self.checkpoint.stopped
-
-    @property
-    def is_late(self) -> bool:
-        """Whether the worker will end before a call that goes on from here saves again."""
-        return self.saved is not None and ending.remaining() < needed(self.saved.stride)
-
-    def interrupted(self, seed: int) -> CallResult:
-        """The result of a call that goes on elsewhere."""
-        saved = self.saved
-        assert saved is not None
-        started, seconds = saved.parts[0].started, sum(part.seconds for part in saved.parts)
-        stride = self.checkpoint.stride if self.checkpoint else saved.stride
-        return CallResult(seed, started, seconds, "", interrupted=True, checkpoint=saved, stride=stride)
-
-    def result(
-        self, seed: int, products: Sequence[Product], updates: dict[str, Any], failure: Failure | None
-    ) -> CallResult:
-        """The result of a call that has ended."""
-        seconds = self._seconds or time.perf_counter() - self._begun
-        parts = (*(self._earlier.parts if self._earlier else ()), Part(self._started, seconds))
-        return CallResult(
-            seed,
-            parts[0].started,
-            sum(part.seconds for part in parts),
-            "",
-            tuple(products),
-            updates,
-            failure,
-            parts=parts if len(parts) > 1 else (),
-            stride=self.checkpoint.stride if self.checkpoint and self.checkpoint.saved else 0.0,
-        )
 
 
 @dataclass(frozen=True)

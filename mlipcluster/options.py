@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from ase import Atoms
 
+from mlipcluster.deploy import dashboard
 from mlipcluster.deploy.deployment import check_whole
 from mlipcluster.errors import InputError
 from mlipcluster.outputs.formats import FORMATS
@@ -54,9 +55,10 @@ class Compute:
     scratch_dir : path, optional
         Where protocols' ``scratch`` folders are made. Default: the system's temporary folder.
     dashboard_address : str
-        Where Dask's dashboard listens.
-    security : object, optional
-        A ``distributed.Security`` for the connections between driver, scheduler and workers.
+        Where Dask's dashboard listens on this machine: ``127.0.0.1:PORT``.
+    security : bool, path or distributed.Security, optional
+        TLS between driver, scheduler and workers. Default: on where workers are on other machines. True: on. False:
+        off. A folder that ``mlipcluster tls new`` made, or a ``distributed.Security``: on, with these credentials.
     """
 
     max_workers: int | None = None
@@ -74,6 +76,7 @@ class Compute:
         if None not in (self.min_workers, self.max_workers) and self.min_workers > self.max_workers:  # type: ignore[operator]
             raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.max_workers}; lower it.")
         _ = self.memory_bytes
+        object.__setattr__(self, "dashboard_address", dashboard.loopback(self.dashboard_address))
         if self.scratch_dir is not None:
             object.__setattr__(self, "scratch_dir", os.fspath(self.scratch_dir))
 

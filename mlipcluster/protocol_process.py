@@ -31,12 +31,11 @@ import psutil
 
 from mlipcluster import transit
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
-from mlipcluster.checkpoint import Saved
 from mlipcluster.deploy import ending
 from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
+from mlipcluster.passage import Passage
 from mlipcluster.printed import Marker, PrintedText
 from mlipcluster.process import python_command
-from mlipcluster.saves import HERE
 
 if TYPE_CHECKING:
     from mlipcluster.execute import Executor
@@ -109,7 +108,7 @@ class ProtocolProcess:
         payload : bytes
             The packed tuple of `Call` (`mlipcluster.transit`).
         """
-        chunk = _Chunk(job, transit.unpack(payload))
+        chunk = Passage(job, transit.unpack(payload))
         try:
             while not chunk.over:
                 if job.run in _abandoned:
@@ -214,7 +213,7 @@ class ProtocolProcess:
         except OSError:
             raise _Died from None
 
-    def _gather(self, chunk: _Chunk) -> None:
+    def _gather(self, chunk: Passage) -> None:
         deadline = None
         self._begun = time.time()
         while True:
@@ -286,59 +285,6 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """End a process and whatever it started and left in its session's group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-class _Chunk:
-    """A chunk on its way through a worker: its calls, and what came of them so far."""
-
-    def __init__(self, job: Job, calls: tuple[Call, ...]) -> None:
-        self.job = job
-        self.results: list[bytes] = []
-        self.printed: dict[int, str] = {}
-        self.introductions: list[bytes] = []
-        self.halted = False
-        self._calls = calls
-        self._from: Saved | None = None
-
-    @property
-    def call(self) -> Call:
-        """The one that runs."""
-        return self._calls[len(self.results)]
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing of it is left to be run here."""
-        return self.halted or len(self.results) == len(self._calls)
-
-    def begin(self) -> Saved | None:
-        """Its next call starts, or starts again: from where."""
-        HERE.begin(self.job.run, self.call.slot)
-        self._from = HERE.newest(self.job.run, self.call.slot) or self.call.checkpoint
-        return self._from
-
-    def keep(self, saved: Saved) -> None:
-        """The call that runs has saved itself."""
-        HERE.keep(self.job.run, self.call.slot, saved)
-
-    @property
-    def got_on(self) -> bool:
-        """Whether the call that runs has saved itself since it began."""
-        newest = HERE.newest(self.job.run, self.call.slot)
-        return newest is not None and newest is not self._from
-
-    def end(self, result: bytes, printed: str) -> None:
-        """The call that runs is over."""
-        HERE.end(self.job.run, self.call.slot)
-        if printed:
-            self.printed[len(self.results)] = printed
-        self.results.append(result)
-        if not self.over:
-            HERE.begin(self.job.run, self.call.slot)
-
-    def leave(self) -> None:
-        """Nothing of it runs here any more."""
-        if len(self.results) < len(self._calls):
-            HERE.end(self.job.run, self.call.slot)
 
 
 def _closed(connection: Connection) -> bool:
@@ -521,7 +467,7 @@ def _introduce(executor: Executor, job: Job) -> Introduction | Failure:
 def _run_calls(
     executor: Executor, work: tuple[Job, tuple[Call, ...]], introduced: set[tuple[str, str]], send: Callable[..., None]
 ) -> None:
-    from mlipcluster.execute import Watcher
+    from mlipcluster.attempt import Watcher
 
     job, calls = work
 

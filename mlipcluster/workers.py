@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
@@ -18,7 +19,7 @@ from distributed.scheduler import KilledWorker
 from mlipcluster import transit
 from mlipcluster.calls import Call, Introduction, Job
 from mlipcluster.checkpoint import HOME_SECONDS
-from mlipcluster.deploy import tls
+from mlipcluster.deploy import dashboard, tls
 from mlipcluster.deploy.arrivals import Arrivals, Terms
 from mlipcluster.deploy.crew import Crew, address_of
 from mlipcluster.deploy.deployment import Demand, Deployment, Place
@@ -117,8 +118,15 @@ class Workers:
 
     @property
     def dashboard_links(self) -> list[str]:
-        """Addresses of Dask's dashboards."""
+        """Addresses of Dask's dashboards, each with how to see it from elsewhere if its workers are not here."""
         return self._dashboards
+
+    def _dashboard(self, number: int) -> str:
+        """Of a crew's scheduler, which is asked for it; ``""`` if it has none."""
+        link = str(self._crews[number].client.dashboard_link or "")
+        if not link or not self._given[number].remote:
+            return link
+        return f"{link} (elsewhere after `{dashboard.tunnel(urlsplit(link).port or 0)}`)"
 
     def start(self) -> None:
         """Start what is not there yet."""
@@ -130,8 +138,8 @@ class Workers:
             self._crews.append(crew)
             if crew.found:
                 self._note(crew.found)
-            if link := crew.client.dashboard_link:  # each look asks the scheduler
-                self._dashboards.append(str(link))
+            if link := self._dashboard(len(self._crews) - 1):
+                self._dashboards.append(link)
             if not crew.checked:
                 self._arrivals.append(Arrivals(crew.client, self._terms))
 

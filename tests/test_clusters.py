@@ -8,7 +8,7 @@ from distributed import LocalCluster
 
 from mlipcluster import clusters
 from mlipcluster.clusters import Clusters
-from mlipcluster.deploy.deployment import Deployment
+from mlipcluster.deploy.deployment import Deployment, Range
 from mlipcluster.deploy.given import Given
 from mlipcluster.deploy.local import Local
 from mlipcluster.deploy.slurm import Slurm
@@ -188,6 +188,68 @@ def test_clusters_with_several_roots_leave_it_open(configured):
     with pytest.raises(InputError, match=r"several roots of environments: both \(/shared/a\), others \(/shared/b\)"):
         chosen.where(None)
     assert chosen.where("/mine") == {"root": "/mine", "cluster": None}
+
+
+@pytest.fixture
+def settings_file(tmp_path, monkeypatch):
+    """Write the user's settings."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("MLIPCLUSTER_ROOT", raising=False)
+    file = tmp_path / "config" / "mlipcluster" / "config.toml"
+    file.parent.mkdir(parents=True)
+    return file
+
+
+def test_a_settings_file_has_deployments(settings_file):
+    settings_file.write_text(
+        '[clusters.gpu]\ntype = "slurm"\nqueue = "gpu"\ngpus = 1\nworkers = [2, 64]\ndirectives = ["--qos=high"]\n'
+    )
+    told = Slurm(queue="gpu", gpus=1, workers=Range(2, 64), directives=["--qos=high"])
+    assert Clusters("gpu").deployments(Compute()) == [told]
+    assert Clusters(clusters=["gpu", Local()]).deployments(Compute()) == [told, Local()]
+    assert Clusters("gpu").where(None) == {"root": None, "cluster": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ({"max_workers": 8}, Range(2, 8)),
+        ({"max_workers": 1}, Range(1, 1)),
+        ({"min_workers": 0}, Range(0, 64)),
+        ({"min_workers": 1, "max_workers": 3}, Range(1, 3)),
+    ],
+)
+def test_options_override_the_number_of_workers_of_a_file(settings_file, options, workers):
+    settings_file.write_text('[clusters.gpu]\ntype = "slurm"\nworkers = [2, 64]\n')
+    assert Clusters("gpu").deployments(Compute(**options)) == [Slurm(workers=workers)]
+    settings_file.write_text('[clusters.gpu]\ntype = "slurm"\nmax_workers = 64\n')
+    assert Clusters("gpu").deployments(Compute(**options)) == [Slurm(**{"max_workers": 64, **options})]
+
+
+@pytest.mark.parametrize("said", ["workers = [2, 64]", "max_workers = 64"])
+def test_more_than_the_most_is_refused(settings_file, said):
+    settings_file.write_text(f'[clusters.gpu]\ntype = "slurm"\n{said}\n')
+    with pytest.raises(InputError, match=r"70.*64"):
+        Clusters("gpu").deployments(Compute(min_workers=70))
+
+
+def test_a_field_that_cannot_be_meant_is_said_with_its_file(settings_file):
+    settings_file.write_text('[clusters.gpu]\ntype = "slurm"\ngpus = "one"\n')
+    with pytest.raises(InputError, match=r"config\.toml: clusters\.gpu: gpus='one'"):
+        Clusters("gpu")
+
+
+def test_an_environment_of_the_root_is_its_interpreter(settings_file, make_root, build_by_hand, monkeypatch):
+    store = make_root(emt_env="def setup(model): ...\n")
+    settings_file.write_text(f'[clusters.gpu]\ntype = "slurm"\npython = "emt_env"\nroot = "{store.root}"\n')
+    python = str(store.built("emt_env").python)
+    assert Clusters("gpu").deployments(Compute()) == [Slurm(python=python)]
+    with pytest.raises(InputError, match="python='emt_env' names an environment of a root, and no root is named"):
+        Clusters(Slurm(python="emt_env")).deployments(Compute())
+    monkeypatch.setenv("MLIPCLUSTER_ROOT", str(store.root))
+    assert Clusters(Slurm(python="emt_env")).deployments(Compute()) == [Slurm(python=python)]
+    with pytest.raises(InputError, match="none_env"):
+        Clusters(Slurm(python="none_env")).deployments(Compute())
 
 
 def test_an_environment_that_runs_the_workers_is_named_in_the_root(make_root, configured):

@@ -14,6 +14,7 @@ import pytest
 
 from mlipcluster import Results
 from mlipcluster.outputs.ledger import Ledger
+from mlipcluster.outputs.output import read_output
 
 HEAD = """
 import os, sys, time
@@ -324,3 +325,45 @@ def test_what_came_back_is_saved_when_the_tasks_break_off(tmp_path):
     assert status == 1
     assert "OSError: the disk with the structures is gone" in text
     assert script.lines() == len(list(tmp_path.glob("*.done")))
+
+
+WALK = """
+def walk(atoms, calc, rng, checkpoint):
+    done = 0
+    if (found := checkpoint.load()) is not None:
+        atoms, done = found
+    atoms.calc = calc
+    while done < 40:
+        done += 1
+        print(done)
+        time.sleep(0.25 * os.path.exists(os.environ["SCRIPT_OF"] + "/slow"))
+        atoms.positions += 0.1 * atoms.get_forces() + rng.normal(0, 0.05, atoms.positions.shape)
+        checkpoint.save(atoms, done)
+    return single_point(atoms, calc)
+
+MLIPCluster(bulk("Cu", cubic=True), "emt", output_path=sys.argv[1], seed=7, max_workers=1).distribute(walk)
+"""
+
+
+def test_a_lost_driver_goes_on_from_what_a_call_had_saved(script):
+    it = script(WALK)
+    assert it.run("plain")[0] == 0
+    (it.folder / "slow").touch()
+    with it.start("run") as process:
+        for _ in range(1200):
+            if any((it.run_folder / "checkpoints").glob("*.json")):
+                break
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    assert it.left_behind() == []
+    (it.folder / "slow").unlink()
+    assert it.run("run")[0] == 0
+    (plain,), (again,) = (Ledger(it.folder / name / "ledger.jsonl").entries() for name in ("plain", "run"))
+    assert again["result_digest"] == plain["result_digest"]
+    record = read_output(it.run_folder / again["file"]).record
+    assert len(record["metadata"]["times"]["parts"]) == 2
+    assert "\n40\n" in record["metadata"]["printed"]
+    assert not record["metadata"]["printed"].startswith("1\n")
+    assert list((it.run_folder / "checkpoints").iterdir()) == []

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import cloudpickle
 import pytest
@@ -14,12 +16,14 @@ from distributed import Client
 from mlipcluster import MLIPCluster, transit
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Call, Job, TaskInfo
+from mlipcluster.checkpoint import HOME_SECONDS
+from mlipcluster.deploy.crew import Crew
 from mlipcluster.deploy.deployment import Place
 from mlipcluster.deploy.local import Local, local_cluster
 from mlipcluster.errors import CalculatorStartError, InputError, RunError
 from mlipcluster.options import Compute
 from mlipcluster.schedule import Step
-from mlipcluster.workers import Workers
+from mlipcluster.workers import LIFE_SHARE, Workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*uncommitted changes:UserWarning")
 
@@ -202,3 +206,52 @@ def test_priorities_reach_dask(workers, client):
         time.sleep(0.05)
     priority = client.run_on_scheduler(lambda dask_scheduler, key: dask_scheduler.tasks[key].priority, key=future.key)
     assert priority[0] == -3
+
+
+class TimedCrew(Crew):
+    """Workers that say how long they will be there, of which the last was seen with *seconds* before it."""
+
+    timed = True
+    seconds = 100.0
+
+    def resources(self):
+        return [{"seconds": self.seconds}, {"GPU": 1.0}]
+
+
+def test_no_more_is_asked_of_workers_than_a_fresh_one_has(workers, client, monkeypatch):
+    workers.start()
+    workers._crews[0] = TimedCrew(client)
+    assert workers.affordable(0, 5.0) == 0.0, "none was seen yet"
+    workers.slots()
+    assert workers.timed == [0]
+    assert workers.affordable(0, 50.0) == 50.0
+    assert workers.affordable(0, 0.0) == HOME_SECONDS
+    assert workers.affordable(0, math.inf) == workers.affordable(0, 1e6) == pytest.approx(LIFE_SHARE * 100.0)
+    monkeypatch.setattr(TimedCrew, "seconds", 10.0)
+    workers.slots()
+    assert workers.life(0) == 100.0, "the longest of all counts: others come fresh"
+
+
+def test_workers_whose_end_nobody_knows_are_asked_for_nothing(workers):
+    workers.slots()
+    assert workers.timed == []
+    assert workers.affordable(0, 50.0) == 0.0
+    assert workers.life(0) == math.inf
+
+
+def telling(atoms, checkpoint):
+    checkpoint.save(atoms, "here")
+    time.sleep(600)
+
+
+def test_workers_tell_what_calls_have_saved(workers):
+    call = replace(calls()[0], slot="a slot")
+    workers.submit(1, "telling", Step(), 0, job(telling, run="telling"), (call,))
+    told = []
+    for _ in range(600):
+        workers.ask("telling", {})
+        told += workers.told()
+        if told and told[-1].saved is not None:
+            break
+        time.sleep(0.1)
+    assert (told[-1].slot, told[-1].saved.number) == ("a slot", 1)

@@ -124,10 +124,12 @@ class Batch(Deployment):
     def __post_init__(self) -> None:
         for name in ("directives", "prologue"):
             given = getattr(self, name)
-            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+            listed = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+            object.__setattr__(self, name, listed)
         if isinstance(self.workers, (list, tuple)) and len(self.workers) == 2:
             object.__setattr__(self, "workers", Range(*self.workers))
-        object.__setattr__(self, "environment", dict(self.environment))
+        if isinstance(self.environment, Mapping):
+            object.__setattr__(self, "environment", dict(self.environment))
         checking.check(self)
         if self.walltime is not None and walltime.seconds_of(self.walltime) <= self.grace + START_SECONDS:
             raise InputError(
@@ -209,6 +211,10 @@ class Batch(Deployment):
             f"exec {shlex.join(command)}",
             one_line=self.one_line,
         )
+
+    def node_command(self, spec: str, tag: str) -> list[str]:
+        """What a job runs: its spec's file and its own name are the arguments of `mlipcluster.deploy.node`."""
+        return [self.interpreter, "-m", "mlipcluster.deploy.node", spec, tag]
 
     def log(self, logs: Path, name: str, job: str) -> Path:
         """The file that takes what a job prints."""

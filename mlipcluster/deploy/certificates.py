@@ -83,33 +83,59 @@ def issue(
     alternatives = x509.SubjectAlternativeName([*map(_host, dns), *map(_address, addresses)])
     begin = start or dt.datetime.now(dt.timezone.utc) - LEEWAY
     end = begin + (LEEWAY if start is None else dt.timedelta()) + dt.timedelta(days=days)
-    authority = ec.generate_private_key(ec.SECP256R1())
-    issuer = _name(f"{name} {secrets.token_hex(4)}")  # told apart from the authority of another run
-    signed = (
-        _builder(issuer, issuer, authority.public_key(), (begin, end))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False)
-        .sign(authority, hashes.SHA256())
+    authority = Authority(name, begin, end)
+    made = {role: authority.certify(role, begin, end, alternatives) for role in ROLES}
+    return Credentials(
+        authority.certificate,
+        {role: certificate for role, (certificate, _) in made.items()},
+        {role: key for role, (_, key) in made.items()},
     )
-    certificates, keys = {}, {}
-    for role, purposes in ROLES.items():
-        key = ec.generate_private_key(ec.SECP256R1())
+
+
+class Authority:
+    """Who signs certificates; its key is in this object alone.
+
+    Parameters
+    ----------
+    name : str
+        Begins its own name, which also says at random which it is.
+    begin, end : datetime.datetime
+        When its certificate is valid.
+    """
+
+    def __init__(self, name: str, begin: dt.datetime, end: dt.datetime) -> None:
+        self._name = name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._issuer = _named(f"{name} {secrets.token_hex(4)}")
+        public = self._key.public_key()
         builder = (
-            _builder(issuer, _name(f"{name} {role}"), key.public_key(), (begin, end))
+            _builder(self._issuer, self._issuer, public, (begin, end))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        )
+        self.certificate = _pem(builder.sign(self._key, hashes.SHA256()))
+
+    def certify(
+        self, role: str, begin: dt.datetime, end: dt.datetime, alternatives: x509.SubjectAlternativeName | None = None
+    ) -> tuple[str, str]:
+        """A certificate and a key for a role, as PEM text."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        above = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = (
+            _builder(self._issuer, _named(f"{self._name} {role}"), key.public_key(), (begin, end))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(ROLES[role]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+            .add_extension(above, critical=False)
         )
-        if list(alternatives):
+        if alternatives is not None and list(alternatives):
             builder = builder.add_extension(alternatives, critical=False)
-        certificates[role] = _pem(builder.sign(authority, hashes.SHA256()))
-        keys[role] = key.private_bytes(
+        text = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode()
-    return Credentials(_pem(signed), certificates, keys)
+        )
+        return _pem(builder.sign(self._key, hashes.SHA256())), text.decode()
 
 
 def _check(days: float, name: str) -> None:
@@ -133,7 +159,7 @@ def _address(text: str) -> x509.IPAddress:
         raise InputError(f"{text!r:.80} is no IP address; give one such as 10.0.0.7, or a host name as dns.") from None
 
 
-def _name(text: str) -> x509.Name:
+def _named(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from distributed.security import Security
 
 from mlipcluster.deploy.certificates import DAYS, ROLES, Credentials, issue
-from mlipcluster.deploy.vetting import check, check_folder
+from mlipcluster.deploy.vetting import NEW, alternatives, certificates, check, check_folder, common_name
 from mlipcluster.errors import InputError
 from mlipcluster.files import write_atomic
 
@@ -57,6 +59,48 @@ def read_folder(folder: str | os.PathLike[str]) -> Security:
     security = _security(path)
     check(security)
     return security
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a certificate says.
+
+    Attributes
+    ----------
+    role : str
+        ``"authority"``, or whose it is.
+    name : str
+        Its common name.
+    begin, end : datetime.datetime
+        When it is valid.
+    alternatives : tuple of str
+        Host names and addresses that it is for.
+    """
+
+    role: str
+    name: str
+    begin: dt.datetime
+    end: dt.datetime
+    alternatives: tuple[str, ...]
+
+
+def show_folder(folder: str | os.PathLike[str]) -> list[Shown]:
+    """What the certificates in a folder say, whether or not they can be used.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    path = Path(folder).expanduser().absolute()
+    files = {"authority": path / AUTHORITY} | {role: path / f"{role}.pem" for role in ROLES}
+    found = {role: certificates(file.name, os.fspath(file))[0] for role, file in files.items() if file.exists()}
+    if not found:
+        raise InputError(f"there are no certificates in {str(path)!r}; {NEW}")
+    return [
+        Shown(role, common_name(one.subject), one.not_valid_before_utc, one.not_valid_after_utc, alternatives(one))
+        for role, one in found.items()
+    ]
 
 
 def generate_dask_tls_security(  # noqa: PLR0913, PLR0917 - known by this signature

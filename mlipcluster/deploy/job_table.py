@@ -14,6 +14,8 @@ OF_THE_SYSTEM = ("TIMEOUT", "DEADLINE", "PREEMPTED", "CANCELLED", "NODE_FAIL", "
 """Endings that are no fault of what ran."""
 RESTART_SECONDS = 20.0
 """In which a nanny has started a worker again that died."""
+USEFUL_SECONDS = 1.0
+"""For which a worker has to take work, when it joins, to be of any use."""
 NEAR_ITS_END = 5.0
 """A worker that is gone when it had so little time left has gone for that."""
 
@@ -52,11 +54,13 @@ class SubmittedJob:
     state: JobState = field(default_factory=lambda: JobState(PENDING))
     began: float | None = None
     joined: float | None = None
+    useful: bool = False
     busy: float = 0.0
     left: float = math.inf
     workers: frozenset[str] = frozenset()
     gone: float | None = None
     leaving: bool = False
+    taken_back: bool = False
     ended: float | None = None
     trouble: str = ""
 
@@ -132,6 +136,7 @@ class JobTable:
                 job.gone = now
                 job.leaving = job.leaving or job.workers <= self._announced
             job.left = min((worker.seconds for worker in own.values()), default=math.inf)
+            job.useful = job.useful or (bool(own) and job.left > USEFUL_SECONDS)
             job.workers = frozenset(own)
             job.leaving = job.leaving or (bool(own) and own.keys() <= self._announced)
             self._tags.update(dict.fromkeys(own, tag))

@@ -9,7 +9,9 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -56,9 +58,11 @@ def write_script(
         The system takes one line for its shell, prologue and all.
     """
     file, _, name = module.partition(":")
-    job_class = getattr(_imported(file), name)
+    job_class = getattr(_imported(f"dask_jobqueue.{file}"), name)
     section = f"jobqueue.{job_class.config_name}"
-    with dask.config.set({f"{section}.log-directory": None, f"{section}.shared-temp-directory": None}):
+    told = dask.config.get(section, None) or {}
+    whole = dask.config.merge(_defaults()[job_class.config_name], told, {"log-directory": None})
+    with dask.config.set({section: whole}):
         job = job_class(scheduler="", **options, job_script_prologue=[] if one_line else list(prologue))
     if one_line and any("\n" in line for line in (*prologue, command)):
         raise InputError("HTCondor takes a job's command as one line; leave line breaks out of prologue and folders.")
@@ -67,11 +71,20 @@ def write_script(
     return text
 
 
-def _imported(file: str) -> Any:
+def _imported(module: str) -> Any:
     import distributed  # noqa: F401 - before the others are kept from what they do
 
     with _ONE_AT_A_TIME, _idle(dask.config, "ensure_file"), _idle(signal, "signal"):
-        return import_module(f"dask_jobqueue.{file}")
+        return import_module(module)
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, dict[str, Any]]:
+    """What its import adds to Dask's settings, which a ``with dask.config.set(…)`` around it takes away again."""
+    file = Path(_imported("dask_jobqueue").__file__).with_name("jobqueue.yaml")
+    (found,) = dask.config.collect_yaml([str(file)])
+    sections: dict[str, dict[str, Any]] = found["jobqueue"]
+    return sections
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from mlipcluster.deploy.deployment import Demand, Place
 from mlipcluster.deploy.job_table import JobTable, SubmittedJob, WorkerView
 from mlipcluster.deploy.launcher import Launcher
 from mlipcluster.deploy.queues import PENDING
-from mlipcluster.deploy.scaling import LEAVING, Plan, Rules, Scaling
+from mlipcluster.deploy.scaling import Plan, Rules, Scaling
 from mlipcluster.deploy.tenure import TOPIC, retire
 from mlipcluster.errors import MismatchError, MLIPClusterError, RunError
 
@@ -32,6 +32,8 @@ JOIN_SECONDS = 300.0
 """In which workers of a job that runs have to join."""
 UNKNOWN_SECONDS = 600.0
 """For which the batch system may not answer while no worker is there."""
+GONE_SECONDS = 30.0
+"""In which a job has to end when the last of its workers has left."""
 HEARD_SECONDS = 60.0
 """A demand that is older, with a run that does not wait for it any more, is none."""
 
@@ -52,6 +54,7 @@ class JobCrew(ClusterCrew):
     """
 
     timed = True
+    checked = True
 
     def __init__(self, batch: Batch, place: Place) -> None:
         self._launcher = Launcher(batch, place)
@@ -133,6 +136,8 @@ class JobCrew(ClusterCrew):
         before = self._table.workers
         for job in self._table.see_workers(self.client.run_on_scheduler(_workers), now):
             self._scaling.joined(now - job.submitted)
+            if job.useful:
+                self._scaling.worked()
             log.info("job %s: workers joined %.0f s after it was submitted", job.job, now - job.submitted)
         if self._table.workers < before:  # the queue may know why
             self._happened, self._looked = now, 0.0
@@ -157,14 +162,16 @@ class JobCrew(ClusterCrew):
         self._launcher.forget([job.job])
         if job.workers:  # to the batch system the node is free: they finish what they do, and go
             self._retire(job.workers)
-        if job.joined is not None or job.leaving:
+        if job.useful:
+            self._scaling.worked()
+        if job.useful or job.taken_back:
             return
         if refusal := self._launcher.refusal(job.tag):
             raise MismatchError(refusal.text, refusal.differences)
         self._scaling.died(now)
         if self._scaling.hopeless:
-            why = job.trouble or self._launcher.why_it_died(job.job, job.state)
-            raise RunError(f"{self._scaling.deaths} jobs in a row ended before a worker of theirs could join. {why}")
+            why = job.trouble or self._launcher.why_it_died(job)
+            raise RunError(f"{self._scaling.deaths} jobs in a row ended before a worker of theirs could work. {why}")
 
     def _end_odd_jobs(self, now: float) -> None:
         """Cancel jobs that run and do nothing: none of their workers has joined, or the last is gone."""
@@ -177,7 +184,7 @@ class JobCrew(ClusterCrew):
                     "the ports to be opened."
                 )
                 log.warning(job.trouble)
-            if late or (job.joined is not None and not job.workers and job.view(now).state == LEAVING):
+            if late or (job.gone is not None and now - job.gone > GONE_SECONDS):
                 self._queue.cancel([job.job])
 
     def _give_up_waiting(self, demand: Demand, now: float) -> None:
@@ -202,7 +209,7 @@ class JobCrew(ClusterCrew):
             log.info("%d jobs that wait are taken back: there is less work than that", len(plan.cancel))
             self._queue.cancel(self._table[tag].job for tag in plan.cancel)
         for tag in plan.cancel:
-            self._table[tag].leaving = True
+            self._table[tag].leaving = self._table[tag].taken_back = True
         for tag in plan.retire:
             log.info("job %s is idle and given back", self._table[tag].job)
             self._retire(self._table[tag].workers)

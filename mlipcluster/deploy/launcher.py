@@ -16,6 +16,7 @@ from mlipcluster.deploy.deployment import Place
 from mlipcluster.deploy.handshake import facts_here
 from mlipcluster.deploy.job_notes import SUBMITTING, JobNotes, Note, cancel_left
 from mlipcluster.deploy.job_spec import JobSpec, Refusal
+from mlipcluster.deploy.job_table import SubmittedJob
 from mlipcluster.deploy.local import QuietCluster, tail
 from mlipcluster.deploy.queues import ENDED, RUNNING, JobState
 from mlipcluster.errors import RunError
@@ -87,7 +88,7 @@ class Launcher:
         RunError
             The queue refuses it; the message says why.
         """
-        command = [self.batch.interpreter, "-m", "mlipcluster.deploy.node", str(self._spec), tag]
+        command = self.batch.node_command(str(self._spec), tag)
         script = self.batch.script(command, name=self.name, logs=self._place.logs)
         with SUBMITTING:
             job = self.queue.submit(script, self._spec.parent)
@@ -102,12 +103,14 @@ class Launcher:
         """Jobs that have ended need no notes."""
         self._notes.forget(set(jobs))
 
-    def why_it_died(self, job: str, state: JobState) -> str:
-        """Why a job ended before a worker of its could join, as far as can be told."""
-        log = self.batch.log(self._place.logs, self.name, job)
-        text = f"{self.queue.system} says of job {job}: {state.reason or 'nothing'}"
-        if state.reason == "TIMEOUT":
+    def why_it_died(self, job: SubmittedJob) -> str:
+        """Why a job ended before a worker of its could work, as far as can be told."""
+        log = self.batch.log(self._place.logs, self.name, job.job)
+        text = f"{self.queue.system} says of job {job.job}: {job.state.reason or 'nothing'}"
+        if job.joined is not None or job.state.reason == "TIMEOUT":
             text += f". Its walltime of {walltime(self.batch):.0f} s is shorter than a start-up; give a longer one"
+        if job.joined is not None:
+            return f"{text}: its workers joined {job.joined - job.submitted:.0f} s after it was submitted."
         if not log.exists():
             return (
                 f"{text}. It has left no log {str(log)!r}: the nodes do not see that folder; choose an output_path on "

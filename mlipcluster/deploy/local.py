@@ -24,7 +24,7 @@ from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
-from mlipcluster.deploy import calm, tls
+from mlipcluster.deploy import calm, dashboard, tls
 from mlipcluster.deploy.crew import ClusterCrew
 from mlipcluster.deploy.deployment import Deployment, Place, check_whole
 from mlipcluster.errors import InputError, RunError
@@ -147,14 +147,13 @@ def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
     scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
     variables = tls.worker_variables(security, private) if private else {}
     worker = {"cls": LoggedWorker, "options": _worker_options(threads, variables, log)}
-    with calm.calmly():
-        cluster = QuietCluster(
-            name="mlipcluster",
-            scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
-            worker=worker,
-            workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
-            security=security,
-        )
+    cluster = QuietCluster(
+        name="mlipcluster",
+        scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
+        worker=worker,
+        workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
+        security=security,
+    )
     if minimum is not None:
         cluster.adapt(minimum=minimum, maximum=workers)
     return cluster
@@ -168,7 +167,13 @@ def _worker_options(threads: int, variables: Mapping[str, str], log: Path | None
         "DASK_LOGGING__DISTRIBUTED": "warning",
         **variables,
     }
-    nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
+    nanny = {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+        "host": "127.0.0.1",
+    }
     return {
         "worker_class": "distributed.Nanny",
         "worker_kwargs": nanny,
@@ -181,13 +186,23 @@ class QuietCluster(SpecCluster):
     """A cluster whose scheduler prints errors only, until the last of its connections is gone.
 
     Dask's own ``silence_logs`` ends a moment too early: senders that find their connection closed print tracebacks.
+    Its dashboard is on the loopback, wherever the scheduler itself listens.
     """
 
     def __init__(self, **options: Any) -> None:
         self._quiet = contextlib.ExitStack()
         for root in ("distributed", "bokeh"):
             self._quiet.enter_context(silence_logging_cmgr(logging.ERROR, root))
-        super().__init__(**options)
+        told = options["scheduler"]["options"]
+        told["dashboard_address"] = dashboard.loopback(told.get("dashboard_address", "127.0.0.1:0"))
+        with calm.calmly(), dashboard.closed_to_strangers():
+            super().__init__(**options)
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where the dashboard is; Dask's own takes the scheduler's host for it."""
+        port = self.scheduler_info.get("services", {}).get("dashboard")
+        return dashboard.link(port) if port else ""
 
     async def _close(self) -> None:
         await super()._close()

@@ -13,7 +13,7 @@ WORK_SECONDS = 30.0
 PATIENCE = 30.0
 """Seconds for which jobs have to be too many before those that still wait are taken back."""
 DEATHS = 3
-"""So many jobs in a row that end before a worker of theirs joins: the next would not do better."""
+"""So many jobs in a row that end before a worker of theirs could take work: the next would not do better."""
 LONGEST_PAUSE = 60.0
 AT_ONCE = 20
 """Jobs that are submitted in one go at most."""
@@ -84,7 +84,7 @@ class Scaling:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.deaths = 0
-        """Jobs in a row that ended before a worker of theirs had joined."""
+        """Jobs in a row that ended before a worker of theirs could take work."""
         self._start_seconds: float | None = None
         self._not_before = -math.inf
         self._surplus_since: float | None = None
@@ -102,12 +102,15 @@ class Scaling:
 
     def joined(self, seconds: float) -> None:
         """A job's first worker has joined, so many seconds after the job was submitted."""
-        self.deaths = 0
         known = self._start_seconds
         self._start_seconds = seconds if known is None else 0.5 * (known + seconds)
 
+    def worked(self) -> None:
+        """A job's workers have been there and taken work."""
+        self.deaths = 0
+
     def died(self, now: float) -> None:
-        """A job ended before a worker of its had joined: the next waits, longer each time."""
+        """A job ended before a worker of its could take work: the next waits, longer each time."""
         self.deaths += 1
         self._not_before = now + min(LONGEST_PAUSE, 2.0**self.deaths)
 

@@ -16,6 +16,7 @@ DEPLOYMENTS = {
     "htcondor": "mlipcluster.deploy.htcondor:HTCondor",
     "oar": "mlipcluster.deploy.oar:OAR",
     "moab": "mlipcluster.deploy.moab:Moab",
+    "ssh": "mlipcluster.deploy.ssh:SSH",
     "kubernetes": "mlipcluster.deploy.clouds:Kubernetes",
     "ec2": "mlipcluster.deploy.clouds:EC2",
     "ecs": "mlipcluster.deploy.clouds:ECS",

@@ -11,7 +11,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from distributed import Worker
 from distributed.core import Status
@@ -83,10 +82,7 @@ def _is_busy(worker: Worker) -> bool:
     return worker.state.executing_count > 0
 
 
-def retire(dask_worker: Worker) -> bool:
-    """Have a worker leave, for `Client.run`; False if it is at work, so that it stays."""
-    if _is_busy(dask_worker):
-        return False
-    leave: Any = asyncio.get_running_loop().create_task(leave_in_order(dask_worker, "there is no more work for it"))
-    dask_worker._mlipcluster_leave = leave  # type: ignore[attr-defined] # noqa: SLF001
-    return True
+async def retire(dask_worker: Worker) -> None:
+    """Have a worker leave, for `Client.run`, which does not wait for that; it stays if it has been given work."""
+    if dask_worker.status == Status.running and not _is_busy(dask_worker):
+        await leave_in_order(dask_worker, "there is no more work for it")

@@ -27,7 +27,7 @@ from mlipcluster.deploy.vetting import OTHERS, check, check_time, field
 from mlipcluster.errors import InputError, RunError
 from mlipcluster.files import write_atomic
 
-_TLS = "DASK_DISTRIBUTED__COMM__TLS__"
+PREFIX = "DASK_DISTRIBUTED__COMM__TLS__"
 FILES = {"CA_FILE": "ca.pem", "WORKER__CERT": "worker.pem", "WORKER__KEY": "worker.key"}
 """What a worker needs: the end of Dask's name for it as an environment variable, and our name for its file."""
 _VERSIONS = {ssl.TLSVersion.TLSv1_2: "1.2", ssl.TLSVersion.TLSv1_3: "1.3"}
@@ -119,7 +119,7 @@ def worker_variables(security: Security | None, folder: Path) -> dict[str, str]:
                     f"{str(path)!r}: this file system does not keep the mode 0600, so others could read the key; "
                     "choose an output_path on one that does."
                 )
-            variables[_TLS + name] = os.fspath(path)
+            variables[PREFIX + name] = os.fspath(path)
     except OSError as error:
         raise RunError(
             f"{str(folder)!r}, where the workers' key belongs: {error.strerror}; choose an output_path that can be "
@@ -140,9 +140,9 @@ def settings(security: Security) -> dict[str, str]:
     variables = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
     for name in ("min_version", "max_version"):
         if (version := field(security, f"tls_{name}")) is not None:
-            variables[_TLS + name.upper()] = _VERSIONS[version]
+            variables[PREFIX + name.upper()] = _VERSIONS[version]
     if ciphers := field(security, "tls_ciphers"):
-        variables[_TLS + "CIPHERS"] = ciphers
+        variables[PREFIX + "CIPHERS"] = ciphers
     return variables
 
 
@@ -161,7 +161,7 @@ def check_here(variables: Mapping[str, str] | None = None) -> None:
     """
     told = os.environ if variables is None else variables
     for name, file in FILES.items():
-        path = told.get(_TLS + name)
+        path = told.get(PREFIX + name)
         if path is None:
             continue
         try:

@@ -43,7 +43,7 @@ def check(security: Security, roles: Sequence[str] = tuple(ROLES)) -> None:
             "the Security that was given does not ask for encryption; make it with require_encryption=True and "
             "certificates, or say security=False to go without."
         )
-    authorities = _certificates("the authority's certificate (tls_ca_file)", field(security, "tls_ca_file"))
+    authorities = certificates("the authority's certificate (tls_ca_file)", field(security, "tls_ca_file"))
     for authority in authorities:
         check_time("the authority's certificate", authority)
     for role in roles:
@@ -58,13 +58,13 @@ def field(security: Security, name: str) -> Any:
 def _check_role(role: str, security: Security, authorities: Sequence[x509.Certificate]) -> None:
     cert, key = field(security, f"tls_{role}_cert"), field(security, f"tls_{role}_key")
     what = f"the {role}'s certificate (tls_{role}_cert)"
-    leaf, *chain = _certificates(what, cert)
+    leaf, *chain = certificates(what, cert)
     check_time(what, leaf)
     _check_purpose(role, what, leaf)
     if not _leads(leaf, chain, authorities):
-        given = ", ".join(repr(_common_name(authority.subject)) for authority in authorities)
+        given = ", ".join(repr(common_name(authority.subject)) for authority in authorities)
         raise InputError(
-            f"{what} was signed by {_common_name(leaf.issuer)!r}, which is not the authority that was given ({given}); "
+            f"{what} was signed by {common_name(leaf.issuer)!r}, which is not the authority that was given ({given}); "
             f"take all files from one folder, or {NEW}"
         )
     keyword = f"the {role}'s key (tls_{role}_key)"
@@ -130,7 +130,14 @@ def _place(given: str | None) -> str:
     return "the text that was given" if given and "\n" in given else repr(given)
 
 
-def _certificates(what: str, given: str | None) -> list[x509.Certificate]:
+def certificates(what: str, given: str | None) -> list[x509.Certificate]:
+    """Read PEM text, or the file that has it.
+
+    Raises
+    ------
+    InputError
+        There is none; *what* names the thing.
+    """
     text = _pem(what, given)
     try:
         return x509.load_pem_x509_certificates(text)
@@ -208,7 +215,17 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return False
 
 
-def _common_name(name: x509.Name) -> str:
+def alternatives(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Host names and addresses that a certificate is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(name.value) for name in names)
+
+
+def common_name(name: x509.Name) -> str:
+    """A name as people call it."""
     return name.rfc4514_string().removeprefix("CN=")
 
 

@@ -14,6 +14,10 @@ EXAMPLES = '"12:00:00", "2-00:00:00", "90 min" or a number of seconds'
 
 _CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)")
 _TWO = re.compile(r"(?P<first>\d+):(?P<second>\d+)")
+_UNIT = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)", re.IGNORECASE
+)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(value: Any, *, two: int = 0, alone: int = 0) -> float:
@@ -37,7 +41,7 @@ def seconds_of(value: Any, *, two: int = 0, alone: int = 0) -> float:
     if seconds is None or not (math.isfinite(seconds) and seconds > 0):
         hint = " (hours or minutes? write all three parts)" if isinstance(value, str) and _TWO.fullmatch(value) else ""
         raise InputError(f"walltime={value!r:.80} cannot be read{hint}; give {EXAMPLES}.")
-    return seconds
+    return float(seconds)
 
 
 def clock(seconds: float) -> str:
@@ -65,13 +69,5 @@ def _read(value: Any, two: int, alone: int) -> float | None:
         return int(found["first"]) * two + int(found["second"]) * two / 60 if two else None
     if text.isdigit():
         return float(int(text) * alone) if alone else None
-    return _with_unit(text)
-
-
-def _with_unit(text: str) -> float | None:
-    from dask.utils import parse_timedelta
-
-    try:
-        return float(parse_timedelta(text, default=False))
-    except (ValueError, KeyError, TypeError):
-        return None
+    found = _UNIT.fullmatch(text)
+    return float(found["number"]) * _UNITS[found["unit"][:1].lower()] if found else None

@@ -215,7 +215,10 @@ def _read(key: str, value: Any, origin: str) -> Any:
 
 
 def _unread(key: str, origin: str) -> InputError:
-    return InputError(f"{origin}: nobody reads {key!r:.80}; known: {', '.join(KEYS)}. Correct its name or remove it")
+    known = ", ".join(one for one in KEYS if not one.endswith(".*"))
+    return InputError(
+        f"{origin}: nobody reads {key!r:.80}; known: {known}, and with a type its fields. Correct its name or remove it"
+    )
 
 
 def _check_fields(known: Mapping[str, Setting]) -> None:

@@ -220,3 +220,28 @@ def wait_for(condition):
             return
         time.sleep(0.1)
     raise AssertionError("it did not happen")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", [kind for kind in SYSTEMS if kind != "slurm"], indirect=True)
+def test_a_run_on_it_tells_in_its_records_which_job_it_was(site):
+    """From the deployment's value to the record and an empty queue; on the real SLURM: tests/slurm."""
+    from ase.build import bulk
+
+    from mlipcluster import MLIPCluster
+    from mlipcluster.outputs.output import read_output
+    from mlipcluster.protocols import single_point
+
+    run = MLIPCluster(
+        [bulk("Cu"), bulk("Ag")],
+        "emt",
+        cluster=site.deployment(walltime="1:00:00", grace=5),
+        output_path=site.folder / "run",
+        seed=1,
+        progress=False,
+    )
+    results = run.distribute(single_point)
+    assert results.counts["output"] == 2
+    jobs = [read_output(file).record["metadata"]["machine"]["job"] for file in (site.folder / "run").rglob("*.extxyz")]
+    assert {job["system"] for job in jobs} == {site.kind}
+    assert {state.state for state in site.system.look({job["id"] for job in jobs}).values()} == {ENDED}

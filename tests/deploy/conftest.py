@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,22 @@ def modes():
         return {path.name: path.stat().st_mode & 0o777 for path in sorted(Path(folder).rglob("*"))}
 
     return told
+
+
+@pytest.fixture
+def say(tmp_path, monkeypatch):
+    """``say(program="text")`` or ``say(program=("complaint", status))``: programs on the PATH that say that."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr("mlipcluster.deploy.queues.PAUSE", 0.01)
+
+    def write(**programs):
+        for name, told in programs.items():
+            text, status = told if isinstance(told, tuple) else (told, 0)
+            where = ">&2" if status else ""
+            (folder / name).write_text(f"#!/bin/sh\nprintf %s {shlex.quote(text)} {where}\nexit {status}\n")
+            (folder / name).chmod(0o755)
+        return [folder / name for name in programs]
+
+    return write

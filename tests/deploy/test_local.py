@@ -57,7 +57,7 @@ def test_nothing_listens_beyond_this_machine(two):
     cluster, client, _ = two
     assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
     assert all(address.startswith("tcp://127.0.0.1:") for address in client.nthreads())
-    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+    assert cluster.dashboard_link.startswith("http://localhost:")
 
 
 def test_a_worker_that_dies_is_replaced(two):

@@ -13,9 +13,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
+from mlipcluster.attempt import Watcher
 from mlipcluster.calculators.pool import CalculatorPool
 from mlipcluster.calls import Call, Job, TaskInfo
-from mlipcluster.execute import Executor, Watcher
+from mlipcluster.execute import Executor
 from mlipcluster.protocols import md, relax
 from mlipcluster.protocols.relax import OPTIMIZERS
 from mlipcluster.records.packing import decode

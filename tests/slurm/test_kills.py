@@ -1,0 +1,92 @@
+"""Whatever of a run on SLURM is killed: in the end everything is there exactly once, and nothing in the queue."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TASKS = 60
+
+SCRIPT = """
+import sys
+
+from ase.build import bulk
+
+from mlipcluster import MLIPCluster
+from mlipcluster.deploy.slurm import Slurm
+
+
+def slow(atoms, calc):
+    import time
+
+    time.sleep(1)
+    atoms.calc = calc
+    atoms.get_potential_energy()
+    return atoms
+
+
+tasks = [bulk("Cu", a=3.5 + 0.001 * number) for number in range({tasks})]
+cluster = Slurm(memory="1 GB", workers=2, grace=5, walltime="00:10:00", directives=["--spread-job"])
+MLIPCluster(tasks, "emt", cluster=cluster, output_path=sys.argv[1], seed=1, progress=False).distribute(slow)
+"""
+
+
+def lines(folder):
+    try:
+        return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):  # not there yet, or a line is being written
+        return []
+
+
+def test_steps_a_node_s_slurmd_and_the_driver(slurm, tmp_path, until):
+    folder, script = tmp_path / "run", tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tasks=TASKS))
+    command = [sys.executable, "-W", "ignore", script, folder]
+    with open(tmp_path / "said", "w") as said:
+        driver = subprocess.Popen(command, stdout=said, stderr=said)
+        try:
+            until(lambda: len(lines(folder)) >= 4, 120)
+            victim = slurm.running()[0]
+            for process in slurm.processes():
+                if process.environ()["SLURM_JOB_ID"] == victim:
+                    process.kill()
+            before = len(lines(folder))
+            until(lambda: len(lines(folder)) >= before + 4, 60)
+            until(lambda: victim not in slurm.running() and len(slurm.running()) == 2, 60)  # it was replaced
+            slurm.kill_daemon("slurmd-n2")
+            before = len(lines(folder))
+            until(lambda: len(lines(folder)) >= before + 4, 60)
+        finally:
+            driver.kill()
+            driver.wait()
+    assert 0 < len(lines(folder)) < TASKS
+    slurm.up()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not slurm.queue()
+    told = collections.Counter((line["status"], line["slot"]) for line in lines(folder))
+    assert len(told) == TASKS
+    assert set(told.values()) == {1}
+    assert {status for status, _ in told} == {"output"}
+
+
+def test_a_driver_that_is_lost_takes_its_workers_along(slurm, tmp_path, until):
+    """Also where nobody ever goes on with the run: the jobs end by themselves."""
+    folder, script = tmp_path / "run", tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tasks=TASKS))
+    driver = subprocess.Popen([sys.executable, "-W", "ignore", script, folder], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: lines(folder), 120)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    until(lambda: not slurm.queue(), 60)
+    until(lambda: not slurm.processes(), 30)
