@@ -46,7 +46,7 @@ def configured(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     known = {"both": Queue("gpu", max_workers=5), "runs": Queue("cpu")}
-    monkeypatch.setattr(clusters, "configured", known.get)
+    monkeypatch.setattr(clusters, "_read", known.get)
     return known
 
 
@@ -250,3 +250,16 @@ def test_an_environment_of_the_root_is_its_interpreter(settings_file, make_root,
     assert Clusters(Slurm(python="emt_env")).deployments(Compute()) == [Slurm(python=python)]
     with pytest.raises(InputError, match="none_env"):
         Clusters(Slurm(python="none_env")).deployments(Compute())
+
+
+def test_an_environment_that_runs_the_workers_is_named_in_the_root(make_root, configured):
+    text = "def setup(model, device='cpu'):\n    ...\n"
+    here, other = make_root("here", mace=text), make_root("other", mace=text)
+    slurm = Slurm(python="mace")
+    (found,) = Clusters(cluster=slurm).deployments(Compute(), here.layout.root)
+    assert found.python == str(here.built("mace").python)
+    with pytest.raises(InputError, match=r"python='mace' names an environment of a root, and no root is named; give"):
+        Clusters(cluster=slurm).deployments(Compute())
+    assert other.built("mace").python != here.built("mace").python
+    assert Clusters(cluster=slurm).anywhere
+    assert not Clusters(cluster="roots").anywhere
