@@ -79,6 +79,7 @@ if [ -z "${MLIPCLUSTER_TEST_PYTHON39:-}" ]; then
     prepare_python39
 fi
 prepare_slurm
+prepare_network_tools
 find_other_python
 if [ "${1:-}" = --oldest ]; then
     shift
