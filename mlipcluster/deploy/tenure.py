@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -32,6 +33,10 @@ FETCH_SECONDS = 5.0
 
 async def dask_setup(worker: Worker) -> None:
     """Called by Dask before the worker joins."""
+    # A batch system sends SIGTERM to all that a job runs. The job's first process acts on it; what is started from here
+    # on inherits that it does not.
+    with contextlib.suppress(ValueError):  # not in the main thread, where somebody runs a worker in his own process
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     seconds = lasting()
     worker.state.total_resources["seconds"] = worker.state.available_resources["seconds"] = seconds
     # Held by the worker, so that it is not collected meanwhile.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import collections
 import json
-import os
-import signal
 import subprocess
 import sys
 
@@ -69,6 +67,10 @@ def test_steps_a_node_s_slurmd_and_the_driver(slurm, tmp_path, until):
             driver.wait()
     assert 0 < len(lines(folder)) < TASKS
     slurm.up()
+    until(lambda: not slurm.queue(), 60)  # without a driver workers end by themselves, and with them their jobs
+    name = json.loads((folder / "jobs.jsonl").read_text().splitlines()[-1])["name"]
+    slurm.tell("sbatch", f"--job-name={name}", "--begin=now+1hour", "--wrap=true")  # as one that had not begun
+    assert slurm.queue()
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert not slurm.queue()
@@ -76,17 +78,3 @@ def test_steps_a_node_s_slurmd_and_the_driver(slurm, tmp_path, until):
     assert len(told) == TASKS
     assert set(told.values()) == {1}
     assert {status for status, _ in told} == {"output"}
-
-
-def test_a_driver_that_is_lost_takes_its_workers_along(slurm, tmp_path, until):
-    """Also where nobody ever goes on with the run: the jobs end by themselves."""
-    folder, script = tmp_path / "run", tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tasks=TASKS))
-    driver = subprocess.Popen([sys.executable, "-W", "ignore", script, folder], stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: lines(folder), 120)
-    finally:
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-    until(lambda: not slurm.queue(), 60)
-    until(lambda: not slurm.processes(), 30)

@@ -1,0 +1,224 @@
+"""Jobs whose batch system is a stand-in: each script is a process of this machine, started at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+import pytest
+from distributed import as_completed
+
+from mlipcluster.deploy.batch import Batch
+from mlipcluster.deploy.deployment import Demand
+from mlipcluster.deploy.job_notes import JobNotes, Note
+from mlipcluster.deploy.queues import ENDED, PENDING, RUNNING, JobState, Queue
+from mlipcluster.errors import RunError
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class Processes(Queue):
+    """A batch system of sorts."""
+
+    system: ClassVar[str] = "the stand-in"
+    room: int = 100
+    processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    left: dict[str, list[str]] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+
+    def submit(self, script, folder):
+        if len(self.processes) >= self.room:
+            raise RunError("the stand-in refuses the job: too many.")
+        job = str(len(self.processes) + 100)
+        log = script.rpartition("# ")[2].strip().replace("JOB", job)
+        with open(log if Path(log).parent.is_dir() else os.devnull, "w") as out:
+            self.processes[job] = subprocess.Popen(
+                ["bash", "-c", script], cwd=folder, stdout=out, stderr=out, start_new_session=True
+            )
+        return job
+
+    def look(self, jobs):
+        return {job: self._state(job) for job in jobs}
+
+    def _state(self, job):
+        if job in self.pending:
+            return JobState(PENDING, "Resources")
+        status = self.processes[job].poll()
+        if status is None:
+            return JobState(RUNNING, node="here")
+        return JobState(
+            ENDED, "CANCELLED" if job in self.cancelled else f"FAILED ({status})" if status else "COMPLETED"
+        )
+
+    def cancel(self, jobs):
+        for job in jobs:
+            self.cancelled.append(job)
+            if job in self.processes and self.processes[job].poll() is None:
+                self.processes[job].terminate()
+
+    def find(self, name):
+        return self.left.get(name, [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here(Batch):
+    """Workers in its jobs."""
+
+    kind: ClassVar[str] = "here"
+    jobqueue_class: ClassVar[str] = ""
+    queue_: Processes = field(default_factory=Processes, compare=False)
+
+    @property
+    def system(self):
+        return self.queue_
+
+    def script(self, command, *, name, logs):
+        words = " ".join(f"'{word}'" for word in command)
+        return f"{'; '.join([*self.prologue, f'exec {words}'])} # {self.log(logs, name, 'JOB')}"
+
+    def _own_directives(self, name, logs):
+        return []
+
+
+@pytest.fixture
+def crew(place, tmp_path):
+    """Start a crew: ``crew(demand, **fields) -> JobCrew``; at the end nothing of it is left."""
+    crews = []
+
+    def make(calls=2, **fields):
+        usual = {"host": "127.0.0.1", "workers": (0, 2), "grace": 8, "scratch": str(tmp_path / "scratch")}
+        batch = Here(**{**usual, **fields})
+        made = batch.start(place)
+        made.batch = batch
+        crews.append(made)
+        made.want(Demand(calls))
+        return made
+
+    yield make
+    for one in crews:
+        one.close()
+        assert all(process.poll() is not None for process in one.batch.queue_.processes.values())
+        assert not place.jobs.exists()
+        assert not place.private.exists()
+        assert not list((tmp_path / "scratch").glob("*"))
+
+
+def until(done, seconds=60.0):
+    begun = time.monotonic()
+    while not (found := done()):
+        assert time.monotonic() - begun < seconds
+        time.sleep(0.1)
+    return found
+
+
+def look_around():
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TMPDIR")
+    return {**{name: os.environ.get(name) for name in names}, "pid": os.getpid()}
+
+
+def test_each_worker_of_a_job_has_its_own_device_and_its_share_of_cores(crew, tmp_path):
+    one = crew(2, gpus=2, cores=6)
+    assert one.resources() == [{"GPU": 1.0}]
+    until(lambda: one.slots() == 2)
+    told = list(one.client.run(look_around).values())
+    assert sorted(worker["CUDA_VISIBLE_DEVICES"] for worker in told) == ["0", "1"]
+    assert {worker["OMP_NUM_THREADS"] for worker in told} == {"3"}
+    assert all(Path(worker["TMPDIR"]).is_relative_to(tmp_path / "scratch") for worker in told)
+    assert len({worker["pid"] for worker in told}) == 2
+    assert len(one.batch.queue_.processes) == 1
+    for resources in one.resources():
+        assert resources["GPU"] == 1
+        assert 1000 < resources["seconds"] < 1800
+
+
+def slow_call(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(4)
+    return os.getpid()
+
+
+def test_a_job_that_is_told_to_end_finishes_what_runs_and_is_replaced(crew, tmp_path):
+    one = crew(2, workers=(0, 1))
+    until(lambda: one.slots() == 1)
+    (address,) = one.client.nthreads()
+    begun = [tmp_path / "first", tmp_path / "second"]
+    futures = [one.client.submit(slow_call, str(path), pure=False) for path in begun]
+    until(lambda: any(path.exists() for path in begun))
+    (job,) = one.batch.queue_.processes.values()
+    os.killpg(job.pid, signal.SIGTERM)
+    pids = [
+        pid for _, pid in as_completed(futures, loop=one.client.loop, with_results=True)
+    ]  # fetched at once, as a run does
+    ran = {int(path.read_text()) for path in begun}
+    assert set(pids) == ran, "a call was begun twice, or ended by force"
+    assert len(ran) == 2
+    assert one.is_blameless(address)
+    assert job.wait(20) == 0
+    assert len(one.batch.queue_.processes) == 2
+    one.look_after()
+
+
+def test_a_worker_that_dies_is_started_again_in_its_job(crew):
+    one = crew(1, workers=(0, 1))
+    until(lambda: one.slots() == 1)
+    ((address, told),) = one.client.run(look_around).items()
+    os.kill(told["pid"], signal.SIGKILL)
+    until(lambda: [a for a in one.client.nthreads() if a != address])
+    assert len(one.batch.queue_.processes) == 1
+
+
+def test_a_job_ends_by_its_walltime_and_leaves_nothing(crew, monkeypatch):
+    one = crew(1, workers=(0, 1), walltime=20, grace=5)
+    until(lambda: one.slots() == 1)
+    (first,) = one.batch.queue_.processes.values()
+    one.want(Demand(1))
+    until(lambda: len(one.batch.queue_.processes) == 2, 30)  # before the end of the first
+    children = [*psutil.Process(first.pid).children(recursive=True)] if first.poll() is None else []
+    assert first.wait(30) == 0
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_what_an_earlier_driver_left_is_cancelled_before_anything_is_submitted(crew, place):
+    name = f"mlipcluster-{place.token}-0"
+    JobNotes(place.jobs).add(Note("7", name, "here", "another"))
+    queue = Processes(left={name: ["7", "8"]})
+    one = crew(0, queue_=queue)
+    assert queue.cancelled == ["7", "8"]
+    assert one.waiting() == "cancelled 2 jobs that an earlier driver had left: 7, 8"
+    assert not queue.processes
+
+
+def test_a_queue_that_takes_no_more_is_no_failure_while_jobs_are_there(crew):
+    one = crew(5, workers=(0, 2), queue_=Processes(room=1))
+    until(lambda: one.slots() == 1)
+    until(lambda: "too many" in one.waiting())
+    one.look_after()
+
+
+def test_a_queue_that_takes_none_is(crew):
+    one = crew(1, queue_=Processes(room=0))
+    until(lambda: one._error)
+    with pytest.raises(RunError, match="too many"):
+        one.look_after()
+
+
+def test_a_log_that_is_not_there_means_a_folder_that_nodes_do_not_see(crew, place):
+    one = crew(1, workers=(0, 1), prologue=[f"rm -r '{place.logs}'", "exit 1"])
+    until(lambda: one._error, 60)
+    with pytest.raises(RunError, match="the nodes do not see that folder; choose an output_path"):
+        one.look_after()
+
+
+def test_what_waits_is_said_and_taken_away_at_the_end(crew):
+    queue = Processes(pending={"100", "101"})
+    one = crew(2, prologue=["exec sleep 60"], queue_=queue)
+    until(lambda: one.waiting() == "2 jobs wait: Resources")
+    queue.pending.clear()
