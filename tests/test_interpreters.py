@@ -87,8 +87,10 @@ def test_a_finished_run_on_slurm_needs_no_slurm(tmp_path, monkeypatch, capsys):
             METALS, cluster=Slurm(queue="cpu", walltime="1:00:00"), progress=False, **options
         ).distribute(single_point)
     assert first.counts == {"output": 2, "failed": 0, "empty": 0}
-    monkeypatch.setenv("PATH", str(tmp_path))  # neither sbatch nor squeue
-    assert shutil.which("sbatch") is None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").symlink_to(shutil.which("git"))  # measures what is installed from a checkout
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert shutil.which("sbatch") is shutil.which("squeue") is None
     again = MLIPCluster(METALS, cluster=Slurm(queue="cpu", walltime="1:00:00"), **options).distribute(single_point)
     assert [one["finished"] for one in again.entries] == [one["finished"] for one in first.entries]
     assert "2/2 done (2 earlier)" in capsys.readouterr().err
