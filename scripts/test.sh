@@ -96,4 +96,6 @@ mypy
 heading "import-linter"
 lint-imports --no-logo
 heading "pytest"
+# All of them, two files at a time: much of a test is waiting for processes to start and end.
+[ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 exec python -m pytest "$@"
