@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from distributed import Client
+
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.configured import deployment
 from mlipcluster.deploy.deployment import Deployment, Range
@@ -50,7 +52,7 @@ class Clusters:
                 raise InputError(f"{one} and {several} are both given; give one of them.")
             object.__setattr__(self, several, _listed(several, getattr(self, several)))
         said = [_deployed(one) for one in self._said]
-        if [Given(client) for client in self._handed_in] and (self.clusters or any(said)):
+        if [_client(client) for client in self._handed_in] and (self.clusters or any(said)):
             raise InputError("cluster (or clusters) and client (or clients) are both given; give one of them.")
         if self.clusters and not all(said):
             bare = next(name for name, found in zip(self._said, said, strict=True) if found is None)
@@ -123,6 +125,12 @@ class Clusters:
     @property
     def _handed_in(self) -> tuple[Any, ...]:
         return tuple(self.clients or (() if self.client is None else (self.client,)))
+
+
+def _client(one: Any) -> Given:
+    if not isinstance(one, Client):
+        raise InputError(f"client={one!r:.80}: give a distributed.Client; cluster= takes addresses and whatever else.")
+    return Given(one)
 
 
 def _deployed(one: Any) -> Deployment | None:

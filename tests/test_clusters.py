@@ -73,6 +73,15 @@ def test_each_kind_of_thing_is_taken(client, configured):
     assert Clusters(clusters=several).deployments(Compute()) == [Local(2), configured["runs"], Given(client)]
 
 
+def test_a_client_beside_a_cluster_with_workers_is_one_too_many(client, configured):
+    for said in ({"cluster": Local()}, {"cluster": "both"}, {"clusters": [Local()]}):
+        with pytest.raises(InputError, match=r"cluster \(or clusters\) and client \(or clients\) are both given"):
+            Clusters(client=client, **said)
+    beside_a_root = Clusters(cluster="roots", client=client)
+    assert beside_a_root.where(None) == {"root": None, "cluster": "roots"}
+    assert beside_a_root.deployments(Compute()) == [Given(client)]
+
+
 def test_clients_are_taken_as_before(client):
     assert Clusters(client=client).deployments(Compute()) == [Given(client)]
     assert Clusters(clients=[client, client]).deployments(Compute()) == [Given(client)] * 2
@@ -96,8 +105,8 @@ def test_clients_are_taken_as_before(client):
         ({"clusters": Local()}, r"clusters=Local\(.*: give a list"),
         ({"cluster": Local(), "clusters": [Local()]}, "cluster and clusters are both given"),
         ({"client": ADDRESS, "clients": [ADDRESS]}, "client and clients are both given"),
-        ({"cluster": Local(), "client": ADDRESS}, r"cluster \(or clusters\) and client \(or clients\) are both given"),
-        ({"cluster": "both", "client": ADDRESS}, "are both given"),
+        ({"client": ADDRESS}, r"client='tcp://127.0.0.1:8786': give a distributed.Client; cluster= takes addresses"),
+        ({"clients": [Local()]}, r"client=Local\(.*: give a distributed.Client"),
         ({"clusters": ["both", "roots"]}, "'roots' has a root of environments, but does not say where workers run"),
     ],
 )
@@ -170,7 +179,6 @@ def test_what_calls_may_use_applies_everywhere():
         ({"cluster": "runs"}, "/mine", ("/mine", None)),
         ({"cluster": Local()}, "/mine", ("/mine", None)),
         ({"clusters": ["runs", "both"]}, None, (None, "both")),
-        ({"cluster": "roots", "client": ADDRESS}, None, (None, "roots")),
     ],
 )
 def test_a_named_cluster_may_have_a_root(configured, said, root, where):
