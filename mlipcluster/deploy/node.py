@@ -10,10 +10,12 @@ What is imported before the check has to run in any Python that a user may name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,10 @@ def _run(spec: JobSpec, tag: str, folder: Path) -> None:
         )
     os.environ.update(_variables(spec, folder))
     ending.announce(folder / "ending", left)
-    asyncio.run(_Workers(spec, tag, folder).work())
+    try:
+        asyncio.run(_Workers(spec, tag, folder).work())
+    finally:
+        _end_children()
 
 
 def _variables(spec: JobSpec, folder: Path) -> dict[str, str]:
@@ -86,6 +91,15 @@ def _variables(spec: JobSpec, folder: Path) -> dict[str, str]:
     }
 
 
+def _end_children() -> None:
+    """End workers that could not be asked to: one that has not joined yet hears nobody."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+
+
 class _Workers:
     """The workers of one job, from their start to the end of the last."""
 
@@ -95,6 +109,7 @@ class _Workers:
         self._folder = folder
         self._nannies: list[Nanny] = []
         self._joined = 0
+        self._told = False
 
     async def work(self) -> None:
         """Start them and wait until none is left.
@@ -109,9 +124,12 @@ class _Workers:
             loop.add_signal_handler(number, self._told_to_end)
         devices = handed_out(self._spec.gpus, self._spec.processes, os.environ)
         ends = asyncio.create_task(self._end_in_time())
-        works = [self._work(worker, *given) for worker, given in enumerate(devices)]
-        failures = [failure for failure in await asyncio.gather(*works, return_exceptions=True) if failure]
-        ends.cancel()
+        works = [asyncio.create_task(self._work(worker, *given)) for worker, given in enumerate(devices)]
+        everything = asyncio.create_task(_all(works))
+        await asyncio.wait({everything, ends}, return_when=asyncio.FIRST_COMPLETED)
+        failures = [error for work in works if work.done() and (error := work.exception())]
+        for task in (everything, ends, *works):
+            task.cancel()
         if not self._joined:
             why = "; ".join(dict.fromkeys(_words(failure) for failure in failures)) or "they ended while they started"
             raise RunError(
@@ -151,15 +169,22 @@ class _Workers:
     def _told_to_end(self) -> None:
         """The batch system is about to end the job: workers take no more work, and what runs has its grace."""
         print(f"told to end within {self._spec.grace:.0f} s", flush=True)  # noqa: T201 - into the job's log
-        if not (self._folder / "leave").exists():
+        if not self._told:
+            self._told = True
             ending.announce(self._folder / "ending", min(self._spec.grace, ending.remaining()))
             (self._folder / "leave").touch()
 
     async def _end_in_time(self) -> None:
         """Whatever happens, leave before the batch system has to kill: only then is nothing left on the node."""
-        while (left := ending.remaining() - LAST_SECONDS) > 0:  # noqa: ASYNC110 - SIGTERM brings the end forward
-            await asyncio.sleep(min(LOOK_SECONDS, left))
+        left = math.inf
+        while left > 0 and not (self._told and not self._joined):
+            left = ending.remaining() - LAST_SECONDS
+            await asyncio.sleep(min(LOOK_SECONDS, max(0.0, left)))
         await asyncio.gather(*(nanny.close(timeout=LAST_SECONDS) for nanny in self._nannies), return_exceptions=True)
+
+
+async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.wait(list(tasks))
 
 
 def _words(failure: BaseException) -> str:

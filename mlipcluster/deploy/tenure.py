@@ -69,7 +69,12 @@ async def leave_in_order(worker: Worker, why: str) -> None:
     worker.status = Status.paused
     await _until(lambda: not _is_busy(worker), math.inf)
     await _until(lambda: not worker.data, FETCH_SECONDS)
-    await worker.close_gracefully(reason=why)
+    told = {"stimulus_id": f"{TOPIC}-leaves-{time.time()}"}
+    with contextlib.suppress(Exception):  # the scheduler may be gone: so is this worker, then
+        # Dask's own `Worker.close_gracefully` ends as one that was lost where nobody can take its results.
+        await worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True, **told)
+        await worker.scheduler.unregister(address=worker.address, expected=True, close=False, **told)
+    await worker.close(reason=why)
 
 
 async def _until(done: Callable[[], bool], seconds: float) -> None:

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import psutil
 import pytest
-from distributed import as_completed
 
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.deployment import Demand
@@ -140,7 +139,8 @@ def test_each_worker_of_a_job_has_its_own_device_and_its_share_of_cores(crew, tm
 
 
 def slow_call(path):
-    Path(path).write_text(str(os.getpid()))
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
     time.sleep(4)
     return os.getpid()
 
@@ -150,16 +150,15 @@ def test_a_job_that_is_told_to_end_finishes_what_runs_and_is_replaced(crew, tmp_
     until(lambda: one.slots() == 1)
     (address,) = one.client.nthreads()
     begun = [tmp_path / "first", tmp_path / "second"]
-    futures = [one.client.submit(slow_call, str(path), pure=False) for path in begun]
-    until(lambda: any(path.exists() for path in begun))
+    first, second = (one.client.submit(slow_call, str(path), pure=False) for path in begun)
+    until(begun[0].exists)
     (job,) = one.batch.queue_.processes.values()
     os.killpg(job.pid, signal.SIGTERM)
-    pids = [
-        pid for _, pid in as_completed(futures, loop=one.client.loop, with_results=True)
-    ]  # fetched at once, as a run does
-    ran = {int(path.read_text()) for path in begun}
-    assert set(pids) == ran, "a call was begun twice, or ended by force"
-    assert len(ran) == 2
+    pids = [first.result(60)]
+    first.release()  # as a run does, which has it now
+    pids.append(second.result(60))
+    assert [path.read_text().split() for path in begun] == [[str(pid)] for pid in pids], "begun twice, or on the way"
+    assert pids[0] != pids[1]
     assert one.is_blameless(address)
     assert job.wait(20) == 0
     assert len(one.batch.queue_.processes) == 2
@@ -178,7 +177,7 @@ def test_a_worker_that_dies_is_started_again_in_its_job(crew):
 def test_a_job_ends_by_its_walltime_and_leaves_nothing(crew, monkeypatch):
     one = crew(1, workers=(0, 1), walltime=20, grace=5)
     until(lambda: one.slots() == 1)
-    (first,) = one.batch.queue_.processes.values()
+    first = next(iter(one.batch.queue_.processes.values()))
     one.want(Demand(1))
     until(lambda: len(one.batch.queue_.processes) == 2, 30)  # before the end of the first
     children = [*psutil.Process(first.pid).children(recursive=True)] if first.poll() is None else []

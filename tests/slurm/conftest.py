@@ -25,11 +25,15 @@ class RunningSlurm:
     folder: Path
 
     def queue(self, *options: str) -> list[str]:
-        """Lines of squeue: jobs that wait or run."""
-        return self.tell("squeue", "--noheader", *options).splitlines()
+        """Lines of squeue: jobs that wait or run.
+
+        Those that a node is still to clear up after (COMPLETING) have ended; SLURM asks a node whose daemon was killed
+        once a minute or two.
+        """
+        return self.tell("squeue", "--noheader", "--states=pending,running,suspended", *options).splitlines()
 
     def running(self) -> list[str]:
-        return self.queue("--states=running", "--format=%i")
+        return self.tell("squeue", "--noheader", "--states=running", "--format=%i").splitlines()
 
     def tell(self, *command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-TASKS = 60
+TASKS = 120
 
 SCRIPT = """
 import sys
@@ -25,7 +25,7 @@ from mlipcluster.deploy.slurm import Slurm
 def slow(atoms, calc):
     import time
 
-    time.sleep(1)
+    time.sleep(0.7)
     atoms.calc = calc
     atoms.get_potential_energy()
     return atoms
@@ -48,8 +48,8 @@ def test_steps_a_node_s_slurmd_and_the_driver(slurm, tmp_path, until):
     folder, script = tmp_path / "run", tmp_path / "script.py"
     script.write_text(SCRIPT.format(tasks=TASKS))
     command = [sys.executable, "-W", "ignore", script, folder]
-    with open(tmp_path / "said", "w") as said:
-        driver = subprocess.Popen(command, stdout=said, stderr=said)
+    with open(tmp_path / "printed", "w") as printed:
+        driver = subprocess.Popen(command, stdout=printed, stderr=printed)
         try:
             until(lambda: len(lines(folder)) >= 4, 120)
             victim = slurm.running()[0]
@@ -58,7 +58,8 @@ def test_steps_a_node_s_slurmd_and_the_driver(slurm, tmp_path, until):
                     process.kill()
             before = len(lines(folder))
             until(lambda: len(lines(folder)) >= before + 4, 60)
-            until(lambda: victim not in slurm.running() and len(slurm.running()) == 2, 60)  # it was replaced
+            said = folder / "logs" / "driver.log"
+            until(lambda: said.read_text().count("workers joined") == 3, 90)  # it was replaced
             slurm.kill_daemon("slurmd-n2")
             before = len(lines(folder))
             until(lambda: len(lines(folder)) >= before + 4, 60)
