@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from distributed import Client
+
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.configured import deployment
 from mlipcluster.deploy.deployment import Deployment, Range
@@ -14,7 +16,7 @@ from mlipcluster.deploy.given import TAKEN, Given
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError
 from mlipcluster.options import Compute
-from mlipcluster.store.sites import Setting, cluster_fields, cluster_names, cluster_roots, known_root, user_file
+from mlipcluster.store.sites import PathLike, cluster_fields, cluster_names, cluster_roots, known_root, user_file
 from mlipcluster.store.store import Store
 
 OWN = ("max_workers", "min_workers", "cores")
@@ -50,7 +52,7 @@ class Clusters:
                 raise InputError(f"{one} and {several} are both given; give one of them.")
             object.__setattr__(self, several, _listed(several, getattr(self, several)))
         said = [_deployed(one) for one in self._said]
-        if [Given(client) for client in self._handed_in] and (self.clusters or any(said)):
+        if [_client(client) for client in self._handed_in] and (self.clusters or any(said)):
             raise InputError("cluster (or clusters) and client (or clients) are both given; give one of them.")
         if self.clusters and not all(said):
             bare = next(name for name, found in zip(self._said, said, strict=True) if found is None)
@@ -62,15 +64,32 @@ class Clusters:
         said = map(_deployed, self._said)
         return bool(self._handed_in) or any(one is not None and not isinstance(one, Local) for one in said)
 
-    def deployments(self, compute: Compute) -> list[Deployment]:
+    @property
+    def anywhere(self) -> bool:
+        """Whether anything is said of where workers run."""
+        return bool(self._handed_in) or any(_deployed(one) is not None for one in self._said)
+
+    def deployments(self, compute: Compute, root: PathLike | None = None) -> list[Deployment]:
         """Where workers run; this machine where nothing is said.
+
+        Parameters
+        ----------
+        compute : Compute
+            What is said beside them.
+        root : path, optional
+            Where an environment that runs workers is looked up by its name. Default: the named cluster's own root, else
+            what `mlipcluster.store.sites.known_root` says.
 
         Raises
         ------
         InputError
             An option of *compute* cannot be meant for them, or contradicts them.
         """
-        found = [*filter(None, map(_deployed, self._said)), *map(Given, self._handed_in)]
+        found: list[Deployment] = [Given(client) for client in self._handed_in]
+        for one in self._said:
+            if (said := _deployed(one)) is not None:
+                own = cluster_roots().get(one) if isinstance(one, str) else None
+                found.append(with_environment(said, root or (own.value if own is not None else None)))
         options = {name: value for name in OWN if (value := getattr(compute, name)) is not None}
         if not found:
             return [Local(**options)]
@@ -81,7 +100,7 @@ class Clusters:
             raise InputError(f"{name}={value} of several clusters: say it for each, e.g. Slurm({name}={value}).")
         return [_with_options(found[0], options, named=isinstance(self.cluster, str))] if options else found
 
-    def where(self, root: str | os.PathLike[str] | None) -> dict[str, Any]:
+    def where(self, root: PathLike | None) -> dict[str, Any]:
         """Where model strings are looked up, as `mlipcluster.calculators.registry.resolve` takes it.
 
         Raises
@@ -108,13 +127,19 @@ class Clusters:
         return tuple(self.clients or (() if self.client is None else (self.client,)))
 
 
+def _client(one: Any) -> Given:
+    if not isinstance(one, Client):
+        raise InputError(f"client={one!r:.80}: give a distributed.Client; cluster= takes addresses and whatever else.")
+    return Given(one)
+
+
 def _deployed(one: Any) -> Deployment | None:
     """What *one* says of workers; None for the name of a cluster that has a root alone."""
     if isinstance(one, Deployment):
-        return with_environment(one)
+        return one
     if not isinstance(one, str) or "://" in one:
         return Given(one)
-    found = configured(one)
+    found = _read(one)
     if found is None and one not in cluster_roots():
         raise InputError(unknown(one))
     return found
@@ -128,18 +153,21 @@ def configured(name: str) -> Deployment | None:
     InputError
         What a file says of it cannot be used; the file is named.
     """
-    fields = cluster_fields(name)
-    found = deployment(name, {key: (one.value, one.origin) for key, one in fields.items()})
-    return None if found is None else with_environment(found, cluster_roots().get(name))
+    found, root = _read(name), cluster_roots().get(name)
+    return None if found is None else with_environment(found, None if root is None else root.value)
 
 
-def with_environment(one: Deployment, root: Setting | None = None) -> Deployment:
+def _read(name: str) -> Deployment | None:
+    return deployment(name, {key: (one.value, one.origin) for key, one in cluster_fields(name).items()})
+
+
+def with_environment(one: Deployment, root: PathLike | None = None) -> Deployment:
     """The same, with the interpreter of an environment of the root in place of its name.
 
     Parameters
     ----------
-    root : Setting, optional
-        The cluster's own root. Default: what `mlipcluster.store.sites.known_root` says.
+    root : path, optional
+        Default: what `mlipcluster.store.sites.known_root` says.
 
     Raises
     ------
@@ -149,10 +177,10 @@ def with_environment(one: Deployment, root: Setting | None = None) -> Deployment
     name = getattr(one, "python", None)
     if not isinstance(name, str) or os.sep in name:
         return one
-    folder = known_root() if root is None else root.value
+    folder = known_root(root)
     if folder is None:
         raise InputError(
-            f"python={name!r} names an environment of a root, and no root is named; set MLIPCLUSTER_ROOT, write root "
+            f"python={name!r} names an environment of a root, and no root is named; give root=, write root "
             f'= "…" into {user_file()}, or give the path of the interpreter or of the environment\'s folder.'
         )
     found: Deployment = replace(one, python=str(Store(folder).built(name).python))  # type: ignore[type-var]

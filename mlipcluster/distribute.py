@@ -266,7 +266,7 @@ class Distribution:
                 self._progress.say(f"Dask dashboard: {link}")
 
         for note in self._workers.take_notes():
-            self._progress.say(f"Workers differ from this process, as is recorded: {note}")
+            self._progress.say(note)
 
     def _ready(self, item: tuple[Live, int], needs: float) -> Call:
         """A call as it goes to a worker now."""
@@ -393,7 +393,8 @@ class Distribution:
         known = self._work.source.known_length if len(self._work.protocols) == 1 else None
         total = tally.begun if self._schedule.exhausted else None if known is None else max(known, tally.begun)
         running = self._schedule.flying
-        self._progress.update(Counts(tally.done, tally.failed, running, tally.earlier, total))
+        waiting = self._workers.waiting
+        self._progress.update(Counts(tally.done, tally.failed, running, tally.earlier, total, waiting))
 
     @property
     def failed(self) -> int:

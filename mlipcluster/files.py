@@ -74,6 +74,7 @@ class RunFolder:
 
         run.json                what the run was told, written once
         calculators.json        what the calculators said of themselves when they were asked
+        workers.json            environments of the interpreters that ran the workers
         environments/<digest>/  lock file and manifest of each environment that took part
         ledger.jsonl            one line an output or failure, appended and flushed: the scorefile
         intermediate.jsonl      outputs that a later protocol still works on
@@ -96,6 +97,7 @@ class RunFolder:
         self.root = Path(root).expanduser().absolute()
         self.run_file = self.root / "run.json"
         self.calculators = self.root / "calculators.json"
+        self.workers = self.root / "workers.json"
         self.environments = self.root / "environments"
         self.ledger = self.root / ledger
         self.intermediate = self.root / "intermediate.jsonl"

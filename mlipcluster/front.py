@@ -9,7 +9,6 @@ import logging
 import operator
 import os
 import platform
-import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -29,6 +28,7 @@ from mlipcluster.distribute import Distribution, Pinned, Work
 from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
 from mlipcluster.files import RunFolder
+from mlipcluster.interpreters import environment_here, remember_environment
 from mlipcluster.options import GROUPS, Options
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output
@@ -142,7 +142,7 @@ class MLIPCluster:
         )
         checks = self.options.checks
         self._workers = Workers(
-            chosen.deployments(self.options.compute),
+            chosen.deployments(self.options.compute, root),
             self._place,
             self.options.compute.security,
             Terms(checks.same_versions, checks.environment),
@@ -248,9 +248,10 @@ class MLIPCluster:
             stack.push(self._end)
             seed = self._root_seed(book)
             book.begin(Told(planned, self._calculators, self._nstruct, seed, self.options.about, git, _version()))
-            facts = self._facts(planned, book)
-            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
             progress = stack.enter_context(Progress(self._title(planned), shown=self.options.showing.progress))
+            facts = self._facts(planned, book, progress)
+            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
+            progress.begin()
             distribution = Distribution(work, self.options, book, self._workers, progress)
             try:
                 yield from distribution.saved()
@@ -269,21 +270,27 @@ class MLIPCluster:
             return self._seed
         return new_root() if known is None else known
 
-    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook) -> CalculatorFacts:
+    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook, progress: Progress) -> CalculatorFacts:
         """Ask the calculators what they are, unless nothing has changed since they were asked."""
         used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
         cache = self.folder.calculators
-        is_here = all(python == sys.executable for python in self._workers.interpreters)
-        facts = facts_here(used, cache) if is_here else None
+        asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
+        facts, there = None, (self._workers.interpreters, self.folder.workers, asking.step.client)
+        if self._workers.here:
+            facts = facts_here(used, cache)
+        elif not self.folder.jobs.exists():  # those that a lost driver has left are found by whoever starts more
+            environment = environment_here(*there)
+            facts = None if environment is None else facts_here(used, cache, environment)
         if facts is None:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
-            asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
             job = Job.asking(used, self.options.compute.scratch_dir)
-            introduction = self._workers.introduce(job, asking.step, self._source.known_length)
+            introduction = self._workers.introduce(job, asking.step, self._source.known_length, progress.wait)
             _check_python(introduction)
             with book.together():
                 book.meet(introduction)
             remember(introduction, used, cache)
+            if not self._workers.here:
+                remember_environment(introduction.environment["digest"], *there)
             facts = facts_from(introduction, used, cache)
         wanted = self.options.checks.environment
         if wanted is not None and not (wanted and facts.environment.startswith(wanted)):

@@ -23,6 +23,7 @@ TAKEN = (
     "run.json",
     "intermediate.jsonl",
     "calculators.json",
+    "workers.json",
     "environments",
     "failures",
     "protocols",

@@ -24,6 +24,7 @@ from mlipcluster.deploy.arrivals import Arrivals, Terms
 from mlipcluster.deploy.crew import Crew, address_of
 from mlipcluster.deploy.deployment import Demand, Deployment, Place
 from mlipcluster.deploy.given import Given
+from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError, MLIPClusterError, RunError
 from mlipcluster.protocol_process import SECONDS, ChunkResult, abandon, cool, introduce, run_chunk, warm
 from mlipcluster.saves import Running, hand_over
@@ -88,6 +89,8 @@ class Workers:
         self._places: list[Place] = []
         self._arrivals: list[Arrivals] = []
         self._notes: list[str] = []
+        self._waiting = ""
+        self._dashboards: list[str] = []
         self._futures: dict[int, Future[Any]] = {}
         self._spent: list[Future[Any]] = []
         self._done: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
@@ -104,6 +107,11 @@ class Workers:
         return len(self._given)
 
     @property
+    def here(self) -> bool:
+        """Whether all run in this process's Python, as it is on this machine."""
+        return all(isinstance(one, Local) for one in self._given)
+
+    @property
     def interpreters(self) -> list[str | None]:
         """Of each crew, the Python of its workers where that is known here."""
         return [one.interpreter for one in self._given]
@@ -111,16 +119,14 @@ class Workers:
     @property
     def dashboard_links(self) -> list[str]:
         """Addresses of Dask's dashboards, each with how to see it from elsewhere if its workers are not here."""
-        links = [
-            (one, str(crew.client.dashboard_link or "")) for one, crew in zip(self._given, self._crews, strict=False)
-        ]
-        return [
-            f"{link} (elsewhere after `{dashboard.tunnel(urlsplit(link).port or 0)}`)"
-            if isinstance(one, Deployment) and one.remote
-            else link
-            for one, link in links
-            if link
-        ]
+        return self._dashboards
+
+    def _dashboard(self, number: int) -> str:
+        """Of a crew's scheduler, which is asked for it; ``""`` if it has none."""
+        link = str(self._crews[number].client.dashboard_link or "")
+        if not link or not self._given[number].remote:
+            return link
+        return f"{link} (elsewhere after `{dashboard.tunnel(urlsplit(link).port or 0)}`)"
 
     def start(self) -> None:
         """Start what is not there yet."""
@@ -130,6 +136,10 @@ class Workers:
             self._places.append(place)
             crew = one.start(replace(place, security=tls.choose(self._security, place, remote=one.remote)))
             self._crews.append(crew)
+            if crew.found:
+                self._note(crew.found)
+            if link := self._dashboard(len(self._crews) - 1):
+                self._dashboards.append(link)
             if not crew.checked:
                 self._arrivals.append(Arrivals(crew.client, self._terms))
 
@@ -142,12 +152,15 @@ class Workers:
             One cannot be worked with.
         """
         for arrivals in self._arrivals:
-            for note in arrivals.look():
-                log.info("workers differ from this process: %s", note)
-                self._notes.append(note)
+            for difference in arrivals.look():
+                self._note(f"Workers differ from this process, as is recorded: {difference}")
+
+    def _note(self, text: str) -> None:
+        log.info(text)
+        self._notes.append(text)
 
     def take_notes(self) -> list[str]:
-        """What there is to say of workers that were met since it was last asked: how they differ from this process."""
+        """What there is to say since it was last asked: of workers that differ, of jobs that were found."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -170,12 +183,15 @@ class Workers:
                 )
 
     def slots(self) -> list[int]:
-        """For each crew, how many protocols its workers can run at once, or one while there are none."""
-        self.start()
+        """For each crew, how many protocols its workers can run at once, or one while there are none.
+
+        Nothing is started for this: perhaps there is nothing to do.
+        """
         for number in self.timed:
             lives = [worker[SECONDS] for worker in self._crews[number].resources() if SECONDS in worker]
             self._lives[number] = max([self._lives.get(number, 0.0), *lives])
-        return [max(1, crew.slots()) for crew in self._crews]
+        here = [max(1, crew.slots()) for crew in self._crews]
+        return here + [1] * (len(self._given) - len(here))
 
     @property
     def timed(self) -> list[int]:
@@ -201,12 +217,10 @@ class Workers:
             return None
         self._looked = time.monotonic()
         self.start()
-        self._check_connected()
-        try:
+        with self._connected():
             self.meet()
+            self._look_what_is_waited_for()
             return self.slots()
-        except OSError as error:
-            raise RunError(_lost(self._clients)) from error
 
     def want(self, demands: Sequence[Demand]) -> None:
         """Tell each crew how much work there is for it."""
@@ -215,10 +229,15 @@ class Workers:
 
     @property
     def waiting(self) -> str:
-        """What is waited for, as one line for people."""
-        return "; ".join(filter(None, (crew.waiting() for crew in self._crews)))
+        """What is waited for, as one line for people, as it was when it was last looked at."""
+        return self._waiting
 
-    def introduce(self, job: Job, step: Step, needed: int | None = None) -> Introduction:
+    def _look_what_is_waited_for(self) -> None:
+        self._waiting = "; ".join(dict.fromkeys(filter(None, (crew.waiting() for crew in self._crews))))
+
+    def introduce(
+        self, job: Job, step: Step, needed: int | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> Introduction:
         """Have a worker that *step* may be sent to start the calculators and tell what they are.
 
         Nothing that is warm answers: it may have loaded weights or code that have changed since. Meanwhile the others
@@ -228,21 +247,27 @@ class Workers:
         ----------
         needed : int, optional
             At most so many of each client's workers: there are no more tasks than that.
+        tell : callable
+            Gets, every second or so, what is waited for meanwhile.
         """
         self.start()
-        self.meet()
         self._runs.add(job.run)
-        self._crews[step.client].want(Demand(math.inf if needed is None else needed))
-        for client in self._clients:
-            client.run(cool, on_error="ignore")
-            if workers := list(client.nthreads())[:needed]:
-                client.run(warm, job, workers=workers, on_error="ignore")
-        future = self._clients[step.client].submit(introduce, job, resources=dict(step.resources) or None, pure=False)
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        while not done.wait(LOOK_SECONDS):
-            self._look_after()
+        with self._connected():
             self.meet()
+            self._crews[step.client].want(Demand(math.inf if needed is None else needed))
+            for client in self._clients:
+                client.run(cool, on_error="ignore")
+                if workers := list(client.nthreads())[:needed]:
+                    client.run(warm, job, workers=workers, on_error="ignore")
+            client = self._clients[step.client]
+            future = client.submit(introduce, job, resources=dict(step.resources) or None, pure=False)
+            done = threading.Event()
+            future.add_done_callback(lambda _: done.set())
+            while not done.wait(LOOK_SECONDS):
+                self._look_after()
+                self.meet()
+                self._look_what_is_waited_for()
+                tell(self._waiting)
         answer: Introduction = self._result(future)
         return answer
 
@@ -253,15 +278,16 @@ class Workers:
         resources = dict(step.resources)
         if expected := self.affordable(step.client, sum(call.needs for call in calls)):
             resources[SECONDS] = expected
-        future = self._clients[step.client].submit(
-            run_chunk,
-            job,
-            transit.pack(calls),
-            key=f"{name}-{job.run}-{number}",
-            priority=priority,
-            resources=resources or None,
-            pure=False,
-        )
+        with self._connected():
+            future = self._clients[step.client].submit(
+                run_chunk,
+                job,
+                transit.pack(calls),
+                key=f"{name}-{job.run}-{number}",
+                priority=priority,
+                resources=resources or None,
+                pure=False,
+            )
         self._futures[number] = future
         self._clients_of[number] = step.client
         future.add_done_callback(lambda future: self._done.put((number, future)))
@@ -347,7 +373,7 @@ class Workers:
         futures, self._futures = list(self._futures.values()), {}
         if self._asker is not None:
             self._asker.join(ASKED_SECONDS)
-        crews, self._crews, self._arrivals = self._crews, [], []
+        crews, self._crews, self._arrivals, self._dashboards = self._crews, [], [], []
         places, self._places = self._places, []
         with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are closed too
             for place in places:
@@ -361,8 +387,19 @@ class Workers:
                         for run in self._runs:
                             crew.client.run(abandon, run, on_error="ignore")
 
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Talk to the schedulers only while all are there; of one that was lost, what it was given is lost, too.
+
+        Dask's client tries for a while to find it again, and whatever is asked of it meanwhile waits.
+        """
+        self._check_connected()
+        try:
+            yield
+        except OSError as error:
+            raise RunError(_lost(self._clients)) from error
+
     def _check_connected(self) -> None:
-        """See that the schedulers are there: to one that was lost, Dask forgets all that it was given."""
         gone = [client for client in self._clients if client.status != "running"]
         if gone:
             raise RunError(_lost(gone))

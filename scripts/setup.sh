@@ -88,6 +88,17 @@ prepare_slurm() {
     fi
 }
 
+# An SSH server to test with, and what shows the packages of a run; as for SLURM.
+prepare_network_tools() {
+    local packages="openssh-server openssh-client tcpdump iproute2"
+    if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] &&
+        ! (PATH="$PATH:/usr/sbin:/sbin" && type sshd ssh-keygen tcpdump ip >/dev/null 2>&1); then
+        heading "installing $packages" >&2
+        # shellcheck disable=SC2086 # the packages are words
+        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes $packages; } >&2
+    fi
+}
+
 # Ends with the remedy where this machine cannot have a SLURM.
 check_slurm() {
     local lacking

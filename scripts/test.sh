@@ -79,6 +79,7 @@ if [ -z "${MLIPCLUSTER_TEST_PYTHON39:-}" ]; then
     prepare_python39
 fi
 prepare_slurm
+prepare_network_tools
 find_other_python
 if [ "${1:-}" = --oldest ]; then
     shift
@@ -95,4 +96,6 @@ mypy
 heading "import-linter"
 lint-imports --no-logo
 heading "pytest"
+# All of them, two files at a time: much of a test is waiting for processes to start and end.
+[ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 exec python -m pytest "$@"

@@ -46,7 +46,7 @@ def configured(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     known = {"both": Queue("gpu", max_workers=5), "runs": Queue("cpu")}
-    monkeypatch.setattr(clusters, "configured", known.get)
+    monkeypatch.setattr(clusters, "_read", known.get)
     return known
 
 
@@ -73,6 +73,15 @@ def test_each_kind_of_thing_is_taken(client, configured):
     assert Clusters(clusters=several).deployments(Compute()) == [Local(2), configured["runs"], Given(client)]
 
 
+def test_a_client_beside_a_cluster_with_workers_is_one_too_many(client, configured):
+    for said in ({"cluster": Local()}, {"cluster": "both"}, {"clusters": [Local()]}):
+        with pytest.raises(InputError, match=r"cluster \(or clusters\) and client \(or clients\) are both given"):
+            Clusters(client=client, **said)
+    beside_a_root = Clusters(cluster="roots", client=client)
+    assert beside_a_root.where(None) == {"root": None, "cluster": "roots"}
+    assert beside_a_root.deployments(Compute()) == [Given(client)]
+
+
 def test_clients_are_taken_as_before(client):
     assert Clusters(client=client).deployments(Compute()) == [Given(client)]
     assert Clusters(clients=[client, client]).deployments(Compute()) == [Given(client)] * 2
@@ -96,8 +105,8 @@ def test_clients_are_taken_as_before(client):
         ({"clusters": Local()}, r"clusters=Local\(.*: give a list"),
         ({"cluster": Local(), "clusters": [Local()]}, "cluster and clusters are both given"),
         ({"client": ADDRESS, "clients": [ADDRESS]}, "client and clients are both given"),
-        ({"cluster": Local(), "client": ADDRESS}, r"cluster \(or clusters\) and client \(or clients\) are both given"),
-        ({"cluster": "both", "client": ADDRESS}, "are both given"),
+        ({"client": ADDRESS}, r"client='tcp://127.0.0.1:8786': give a distributed.Client; cluster= takes addresses"),
+        ({"clients": [Local()]}, r"client=Local\(.*: give a distributed.Client"),
         ({"clusters": ["both", "roots"]}, "'roots' has a root of environments, but does not say where workers run"),
     ],
 )
@@ -170,7 +179,6 @@ def test_what_calls_may_use_applies_everywhere():
         ({"cluster": "runs"}, "/mine", ("/mine", None)),
         ({"cluster": Local()}, "/mine", ("/mine", None)),
         ({"clusters": ["runs", "both"]}, None, (None, "both")),
-        ({"cluster": "roots", "client": ADDRESS}, None, (None, "roots")),
     ],
 )
 def test_a_named_cluster_may_have_a_root(configured, said, root, where):
@@ -250,3 +258,16 @@ def test_an_environment_of_the_root_is_its_interpreter(settings_file, make_root,
     assert Clusters(Slurm(python="emt_env")).deployments(Compute()) == [Slurm(python=python)]
     with pytest.raises(InputError, match="none_env"):
         Clusters(Slurm(python="none_env")).deployments(Compute())
+
+
+def test_an_environment_that_runs_the_workers_is_named_in_the_root(make_root, configured):
+    text = "def setup(model, device='cpu'):\n    ...\n"
+    here, other = make_root("here", mace=text), make_root("other", mace=text)
+    slurm = Slurm(python="mace")
+    (found,) = Clusters(cluster=slurm).deployments(Compute(), here.layout.root)
+    assert found.python == str(here.built("mace").python)
+    with pytest.raises(InputError, match=r"python='mace' names an environment of a root, and no root is named; give"):
+        Clusters(cluster=slurm).deployments(Compute())
+    assert other.built("mace").python != here.built("mace").python
+    assert Clusters(cluster=slurm).anywhere
+    assert not Clusters(cluster="roots").anywhere

@@ -87,6 +87,7 @@ def test_what_was_given_up_never_comes_back_as_something_else(workers):
 
 
 def test_slots_are_the_threads_of_ones_own_workers(workers, client):
+    workers.start()
     assert workers.slots() == [sum(client.nthreads().values())]
     assert workers.slots_if_due() is not None
     assert workers.slots_if_due() is None  # too soon
@@ -136,6 +137,9 @@ def test_nothing_is_started_before_it_is_needed(place):
 
 def test_workers_of_ones_own_count_before_they_are_there(place):
     workers = Workers([Local(3), Local(2, min_workers=0)], place)
+    assert workers.slots() == [1, 1]
+    assert workers.dashboard_links == []
+    workers.start()
     assert workers.slots() == [3, 2]
     assert len(workers.dashboard_links) == 2
     workers.close()

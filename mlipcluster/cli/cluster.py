@@ -99,4 +99,5 @@ def _deployment(name: str, changes: dict[str, Any]) -> Deployment:
     found = deployment(name, {**told, **{key: (value, SET) for key, value in changes.items()}} if told else {})
     if found is None:
         raise InputError(unknown(name))
-    return with_environment(found, cluster_roots().get(name))
+    root = cluster_roots().get(name)
+    return with_environment(found, None if root is None else root.value)

@@ -33,6 +33,8 @@ class Crew:
         Whether `close` ends the workers.
     checked : bool
         Whether its workers were held against this process before they joined (`mlipcluster.deploy.handshake`).
+    found : str
+        What it found of a run before, such as jobs that it cancelled, as one line for people.
     timed : bool
         Whether its workers say as the resource ``seconds`` how long they will be there, so that a call goes only to
         one that will finish it.
@@ -40,6 +42,7 @@ class Crew:
 
     own = False
     checked = False
+    found = ""
     timed = False
 
     def __init__(self, client: Client, offers: Mapping[str, float] | None = None, *, closes: bool = False) -> None:

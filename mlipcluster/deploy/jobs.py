@@ -243,8 +243,7 @@ class JobCrew(ClusterCrew):
     def _tell_of_left(self) -> None:
         jobs = self._launcher.cancel_left()
         if jobs:
-            self._trouble = f"cancelled {len(jobs)} jobs that an earlier driver had left: {', '.join(jobs)}"
-            log.info(self._trouble)
+            self.found = f"Cancelled {len(jobs)} jobs that an earlier driver had left: {', '.join(jobs)}."
 
 
 def _workers(dask_scheduler: Scheduler) -> dict[str, WorkerView]:

@@ -129,6 +129,8 @@ class Host(dask_ssh.Worker):
                 if early >= EARLY_DEATHS:
                     self.error = RunError(f"{self.address}: {error} Tried {early} times.")
                 self.trouble = f"{error} It is tried again."
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run has to hear of it
+                self.error = RunError(f"{self.address} cannot be looked after: {type(error).__name__}: {error}.")
             if self.error is not None:
                 self.trouble = ""
                 return
@@ -163,7 +165,8 @@ class Host(dask_ssh.Worker):
         command = f"exec {shlex.quote(self.remote_python)} -c {shlex.quote(_ENTER)}"
         self.proc = await connection.create_process(command, stderr=asyncssh.STDOUT, encoding=None)
         near = connection.get_extra_info("sockname")[0]
-        self.proc.stdin.write(self.errand.line(near))
+        with contextlib.suppress(OSError):  # it may have ended already; its status says why
+            self.proc.stdin.write(self.errand.line(near))
         self.trouble = ""
         words: deque[str] = deque(maxlen=LAST_LINES)
         refusal: dict[str, Any] = {}
@@ -177,7 +180,7 @@ class Host(dask_ssh.Worker):
                 log.write(line)
                 log.flush()
         await self.proc.wait_closed()
-        self._judge(self.proc.exit_status, refusal, "\n".join(words))
+        self._judge(self.proc.exit_status, refusal, "\n".join(words).strip())
 
     def _judge(self, status: int | None, refusal: dict[str, Any], words: str) -> None:
         """What the end of the far end means."""

@@ -17,6 +17,15 @@ DEPLOYMENTS = {
     "oar": "mlipcluster.deploy.oar:OAR",
     "moab": "mlipcluster.deploy.moab:Moab",
     "ssh": "mlipcluster.deploy.ssh:SSH",
+    "kubernetes": "mlipcluster.deploy.clouds:Kubernetes",
+    "ec2": "mlipcluster.deploy.clouds:EC2",
+    "ecs": "mlipcluster.deploy.clouds:ECS",
+    "fargate": "mlipcluster.deploy.clouds:Fargate",
+    "gcp": "mlipcluster.deploy.clouds:GCP",
+    "azure": "mlipcluster.deploy.clouds:Azure",
+    "digitalocean": "mlipcluster.deploy.clouds:DigitalOcean",
+    "hetzner": "mlipcluster.deploy.clouds:Hetzner",
+    "openstack": "mlipcluster.deploy.clouds:OpenStack",
 }
 """``"module:class"`` of each; imported when it is used."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import struct
@@ -99,16 +100,16 @@ def run(folder, security):
 
 SIGNS = {
     "a structure's word": MARK.encode(),
-    "a structure's numbers": struct.pack("<d", bulk("Cu", a=LATTICE).cell[0, 1]),
+    "a structure's numbers": re.escape(struct.pack("<d", bulk("Cu", a=LATTICE).cell[0, 1])),
     "a pickle of ours": b"mlipcluster.calls",
     "a pickle of cloudpickle's": b"cloudpickle",
-    "a pickle's head": b"\x80\x05\x95",
+    "a pickle's head": rb"\x80\x05\x95...\x00{5}",
 }
-"""What an onlooker recognises."""
+"""What an onlooker recognises, as patterns; long enough not to come about by chance in what is encrypted."""
 
 
 def readable(packets):
-    return {name for name, sign in SIGNS.items() if sign in packets}
+    return {name for name, sign in SIGNS.items() if re.search(sign, packets, re.DOTALL)}
 
 
 def test_with_tls_nothing_can_be_read_and_without_everything(captured, tmp_path):
@@ -118,4 +119,4 @@ def test_with_tls_nothing_can_be_read_and_without_everything(captured, tmp_path)
     tls = packets(run(tmp_path / "tls", security=True))
     assert readable(plain) == set(SIGNS)
     assert readable(tls) == set()
-    assert len(tls) > len(plain) / 4  # the run was there to be seen
+    assert len(tls) > 10_000  # the run was there to be seen
