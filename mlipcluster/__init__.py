@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlipcluster.deploy.pbs import PBS
     from mlipcluster.deploy.sge import SGE
     from mlipcluster.deploy.slurm import Slurm
+    from mlipcluster.deploy.ssh import SSH
     from mlipcluster.errors import MLIPClusterError
     from mlipcluster.front import MLIPCluster
     from mlipcluster.outputs.output import Output, read_output
@@ -55,6 +56,7 @@ _HOMES = {
     "Range": "mlipcluster.deploy.deployment",
     "Results": "mlipcluster.outputs.results",
     "SGE": "mlipcluster.deploy.sge",
+    "SSH": "mlipcluster.deploy.ssh",
     "Slurm": "mlipcluster.deploy.slurm",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
     "generate_dask_tls_security": "mlipcluster.deploy.credentials_folder",
@@ -70,6 +72,7 @@ __all__ = [
     "OAR",
     "PBS",
     "SGE",
+    "SSH",
     "Audit",
     "Azure",
     "CalculatorSpec",

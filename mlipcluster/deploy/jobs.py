@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distributed import Scheduler
@@ -185,7 +185,7 @@ class JobCrew(ClusterCrew):
                 )
                 log.warning(job.trouble)
             if late or (job.gone is not None and now - job.gone > GONE_SECONDS):
-                self._queue.cancel([job.job])
+                self._cancel([job.job])
 
     def _give_up_waiting(self, demand: Demand, now: float) -> None:
         if self._table.workers or not demand.calls:
@@ -205,11 +205,10 @@ class JobCrew(ClusterCrew):
         for _ in range(plan.submit):
             if not self._submit(now):
                 return
-        if plan.cancel:
+        if plan.cancel and self._cancel([self._table[tag].job for tag in plan.cancel]):
             log.info("%d jobs that wait are taken back: there is less work than that", len(plan.cancel))
-            self._queue.cancel(self._table[tag].job for tag in plan.cancel)
-        for tag in plan.cancel:
-            self._table[tag].leaving = self._table[tag].taken_back = True
+            for tag in plan.cancel:
+                self._table[tag].leaving = self._table[tag].taken_back = True
         for tag in plan.retire:
             log.info("job %s is idle and given back", self._table[tag].job)
             self._retire(self._table[tag].workers)
@@ -220,15 +219,24 @@ class JobCrew(ClusterCrew):
         try:
             job = self._launcher.submit(tag)
         except RunError as error:
-            if not self._table.alive:
+            if not self._count:
                 raise
-            self._trouble = str(error)  # as many as the site allows are there
+            self._trouble = str(error)  # as many as the site allows are there, or nobody answers just now
             self._scaling.refused(now)
             return False
         self._count += 1
         log.info("job %s submitted", job)
         self._table.add(SubmittedJob(tag, job, now))
         self._happened = now
+        return True
+
+    def _cancel(self, jobs: Sequence[str]) -> bool:
+        """Cancel jobs; False where the batch system does not answer, for whom there is another time."""
+        try:
+            self._queue.cancel(jobs)
+        except RunError as error:
+            self._trouble = str(error)
+            return False
         return True
 
     def _retire(self, workers: Iterable[str]) -> None:

@@ -42,6 +42,7 @@ def main() -> None:
     try:
         spec = JobSpec.read(path)
         _refuse_strangers(spec, tag)
+        _check_credentials(spec)
         with node_folder(spec.scratch) as folder:
             _run(spec, tag, folder)
     except MLIPClusterError as error:
@@ -59,6 +60,13 @@ def _refuse_strangers(spec: JobSpec, tag: str) -> None:
     )
     if differences:
         print(f"differs from the driver: {told(differences)}", flush=True)  # noqa: T201 - into the job's log
+
+
+def _check_credentials(spec: JobSpec) -> None:
+    """Look whether this node sees what workers show to the scheduler, and its clock agrees with it."""
+    from mlipcluster.deploy import tls  # only now: it needs what was just looked for
+
+    tls.check_here(spec.variables)
 
 
 def _run(spec: JobSpec, tag: str, folder: Path) -> None:
@@ -159,6 +167,7 @@ class _Workers:
             "name": f"{self._tag}-{worker}",
             "memory_limit": 0,
             "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
             "death_timeout": self._spec.patience,
             "local_directory": str(self._folder / "dask"),
             "env": dict(variables),
