@@ -42,7 +42,6 @@ def main() -> None:
     try:
         spec = JobSpec.read(path)
         _refuse_strangers(spec, tag)
-        _check_credentials(spec)
         with node_folder(spec.scratch) as folder:
             _run(spec, tag, folder)
     except MLIPClusterError as error:
@@ -64,7 +63,7 @@ def _refuse_strangers(spec: JobSpec, tag: str) -> None:
 
 def _check_credentials(spec: JobSpec) -> None:
     """Look whether this node sees what workers show to the scheduler, and its clock agrees with it."""
-    from mlipcluster.deploy import tls  # only now: it needs what was just looked for
+    from mlipcluster.deploy import tls  # only now: with it comes Dask, which reads its settings from the environment
 
     tls.check_here(spec.variables)
 
@@ -77,6 +76,7 @@ def _run(spec: JobSpec, tag: str, folder: Path) -> None:
             f"workers take no more work in the last {spec.margin:.0f}; give a longer walltime."
         )
     os.environ.update(_variables(spec, folder))
+    _check_credentials(spec)
     ending.announce(folder / "ending", left)
     try:
         asyncio.run(_Workers(spec, tag, folder).work())
