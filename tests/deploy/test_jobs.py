@@ -191,7 +191,8 @@ def test_what_an_earlier_driver_left_is_cancelled_before_anything_is_submitted(c
     queue = Processes(left={name: ["7", "8"]})
     one = crew(0, queue_=queue)
     assert queue.cancelled == ["7", "8"]
-    assert one.waiting() == "cancelled 2 jobs that an earlier driver had left: 7, 8"
+    assert one.found == "Cancelled 2 jobs that an earlier driver had left: 7, 8."
+    assert one.waiting() == ""
     assert not queue.processes
 
 
