@@ -31,14 +31,19 @@ def seconds_left(walltime: float | None, environment: Mapping[str, str] = os.env
 def slurm_lasts(environment: Mapping[str, str]) -> float:
     """Seconds from start to end of this SLURM job; `math.inf` if it is none, or SLURM does not say.
 
-    Both times are of the controller's clock, so their difference is right whatever clock is wrong. See scontrol(1),
-    which prints a job as ``Key=Value``.
+    Both times are of the controller's clock, so their difference is right whatever clock is wrong. They are asked for
+    in UTC: local time is an hour off when clocks are changed for summer or winter in between. See scontrol(1), which
+    prints a job as ``Key=Value``.
     """
     job = environment.get("SLURM_JOB_ID")
     if not job:
         return math.inf
     try:
-        answer = run_command(["scontrol", "--oneliner", "show", "job", job], timeout=TIMEOUT, env=environment)
+        answer = run_command(
+            ["scontrol", "--oneliner", "show", "job", job],
+            timeout=TIMEOUT,
+            env={**environment, "TZ": "UTC0", "SLURM_TIME_FORMAT": "standard"},
+        )
     except (OSError, subprocess.TimeoutExpired):
         return math.inf
     return _between(answer.stdout)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,7 @@ def scontrol(tmp_path):
 
 def test_without_a_batch_system_the_walltime_counts_from_the_start_of_the_process():
     left = job_end.seconds_left(1000.0, {})
-    assert left == pytest.approx(1000.0 - job_end.age(os.getpid()), abs=1.0)
+    assert left == pytest.approx(1000.0 - job_end.age(os.getpid()), abs=60.0)
     assert job_end.seconds_left(None, {}) == math.inf
 
 
@@ -35,8 +36,8 @@ def test_the_age_of_a_process_is_told_by_no_clock_on_the_wall():
     try:
         young = job_end.age(process.pid)
         time.sleep(0.5)
-        assert 0.4 < job_end.age(process.pid) - young < 10
-        assert young < 10
+        assert 0.4 < job_end.age(process.pid) - young < 60
+        assert young < 60
     finally:
         process.kill()
         process.wait()
@@ -48,8 +49,19 @@ def test_slurm_s_times_are_compared_with_each_other_alone(scontrol, year):
     """Whether the controller's clock or the node's is wrong: between start and end lie 90 minutes."""
     environment = scontrol(f"JobId=17 StartTime={year}-03-01T12:00:00 EndTime={year}-03-01T13:30:00 Deadline=N/A")
     assert job_end.slurm_lasts(environment) == 5400.0
-    assert 5000 < job_end.seconds_left(None, environment) <= 5400.0
-    assert job_end.seconds_left(60.0, {**environment, "SLURM_TASK_PID": "1999999999"}) == 60.0
+    just_now = {**environment, "SLURM_TASK_PID": "1999999999"}
+    assert job_end.seconds_left(None, just_now) == 5400.0
+    assert job_end.seconds_left(60.0, just_now) == 60.0
+
+
+def test_clocks_that_are_changed_meanwhile_for_the_winter_do_not_matter(scontrol):
+    """As scontrol does it: local time, of a job of an hour that began half an hour before."""
+    environment = scontrol("")
+    say = "date -d @$1 +%Y-%m-%dT%H:%M:%S"
+    program = f'said() {{ {say}; }}\necho "StartTime=$(said 1792888200) EndTime=$(said 1792891800)"'
+    Path(environment["PATH"].partition(":")[0], "scontrol").write_text(f"#!/bin/sh\n{program}\n")
+    central_europe = {**environment, "TZ": "CET-1CEST,M3.5.0,M10.5.0/3", "SLURM_TIME_FORMAT": "relative"}
+    assert job_end.slurm_lasts(central_europe) == 3600.0
 
 
 @pytest.mark.parametrize(
