@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from mlipcluster.deploy import jobqueue
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.queues import ENDED, GONE, PENDING, RUNNING, JobState, Queue, failure, user_name
+from mlipcluster.errors import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ _STATES = {"Q": PENDING, "H": PENDING, "W": PENDING, "T": PENDING, "M": PENDING,
 """Letters of ``job_state``; all others (running, exiting, suspended) are of jobs that have a node."""
 _ENDINGS = {-24: "FAILED (too many CPUs)", -25: "FAILED (too many CPUs)", -26: "OUT_OF_MEMORY", -27: "OUT_OF_MEMORY"}
 _ENDINGS |= {-29: "TIMEOUT"}
+NO_HISTORY = "job history"
+"""Words of ``qstat -x`` where the server keeps none, which is the default of OpenPBS."""
 SIGNALLED = 256
 """What PBS adds to the number of a signal that ended a job."""
 
@@ -83,8 +86,17 @@ class PBSQueue(Queue):
     def look(self, jobs: Iterable[str]) -> dict[str, JobState]:
         """As `Queue.look`."""
         jobs = list(jobs)
-        said = self._ask(["qstat", "-x", "-f", *jobs]) if jobs else ""
+        said = self._status(jobs) if jobs else ""
         return {**dict.fromkeys(jobs, GONE), **{job: _state(facts) for job, facts in _full_status(said).items()}}
+
+    def _status(self, jobs: list[str]) -> str:
+        """With how jobs ended, where the server remembers that (``job_history_enable``)."""
+        try:
+            return self._ask(["qstat", "-x", "-f", *jobs])
+        except RunError as error:
+            if NO_HISTORY not in str(error):
+                raise
+            return self._ask(["qstat", "-f", *jobs])
 
     def cancel(self, jobs: Iterable[str]) -> None:
         """As `Queue.cancel`."""

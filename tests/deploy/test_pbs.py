@@ -37,6 +37,20 @@ def test_what_qstat_says(say, state, line, told):
     assert PBSQueue().look(["7.server"]) == {"7.server": told}
 
 
+def test_a_server_that_keeps_no_history_tells_of_those_that_it_has(say):
+    (program,) = say(qstat="")
+    full = FULL.format(state="R", line="exec_host = node7/0*8")
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" != -x ] || { echo "qstat: PBS is not configured to maintain job history" >&2; exit 1; }\n'
+        f"cat <<'END'\n{full}END\necho 'qstat: Unknown Job Id 8.server' >&2\nexit 153\n"
+    )
+    assert PBSQueue().look(["7.server", "8.server"]) == {
+        "7.server": JobState("running", "", "node7"),
+        "8.server": JobState("ended"),
+    }
+
+
 def test_memory_is_rounded_up():
     assert mebibytes("1 GB") == 954
     assert mebibytes("1 GiB") == 1024
