@@ -181,7 +181,7 @@ class Batch(Deployment):
         told = {
             name: jobqueue.user_setting(self.kind, key)
             for name, key in {**jobqueue.FIELDS, "account": self.account_setting}.items()
-            if getattr(self, name) in (None, ())
+            if getattr(self, name) in (None, ()) and (name != "interface" or self.host is None)
         }
         if told.get("walltime") is not None:
             told["walltime"] = self._read_walltime(told["walltime"])
@@ -262,7 +262,7 @@ class Batch(Deployment):
 
     def _read_walltime(self, value: Any) -> float:
         """A walltime as this system reads it."""
-        return walltime.seconds_of(value, two=3600, alone=1)
+        return walltime.seconds_of(value, alone=1)
 
     def _written_walltime(self, seconds: float) -> str:
         return walltime.clock(seconds)

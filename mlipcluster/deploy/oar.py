@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlipcluster.deploy import jobqueue
+from mlipcluster.deploy import jobqueue, walltime
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.queues import ENDED, GONE, PENDING, RUNNING, JobState, Queue, failure
 from mlipcluster.errors import RunError
@@ -63,6 +63,9 @@ class OAR(Batch):
         if self.grace:
             own.append(f"--checkpoint {math.ceil(self.grace)} --signal {TERM}")
         return own
+
+    def _read_walltime(self, value: Any) -> float:
+        return walltime.seconds_of(value, two=3600, alone=3600)
 
 
 _STATES = dict.fromkeys(("Waiting", "Hold", "toLaunch", "toAckReservation", "Launching"), PENDING)

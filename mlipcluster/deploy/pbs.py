@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlipcluster.deploy import jobqueue
+from mlipcluster.deploy import jobqueue, walltime
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.queues import ENDED, GONE, PENDING, RUNNING, JobState, Queue, failure, user_name
 from mlipcluster.errors import RunError
@@ -45,6 +45,9 @@ class PBS(Batch):
         if self.gpus:
             parts.append(f"ngpus={self.gpus}")
         return ":".join(parts)
+
+    def _read_walltime(self, value: Any) -> float:
+        return walltime.seconds_of(value, two=60, alone=1)
 
     def _own_directives(self, name: str, logs: str) -> list[str]:
         return ["-S /bin/bash", "-j oe", "-o /dev/null", "-r n"]

@@ -140,6 +140,33 @@ def test_the_users_dask_settings_stand_in_for_what_is_left_out():
     assert "--qos" not in other
 
 
+@pytest.mark.parametrize(
+    ("kind", "written", "seconds"),
+    [
+        ("slurm", "30", 1800),  # minutes
+        ("slurm", "90:00", 5400),  # minutes:seconds
+        ("pbs", "90:00", 5400),  # [[hours:]minutes:]seconds
+        ("pbs", "3600", 3600),
+        ("moab", "90:00", 5400),
+        ("sge", "3600", 3600),
+        ("lsf", "90", 5400),  # [hours:]minutes
+        ("lsf", "1:30", 5400),
+        ("oar", "2", 7200),  # hours[:minutes[:seconds]]
+        ("oar", "1:30", 5400),
+    ],
+)
+def test_a_walltime_of_the_users_settings_is_read_as_the_system_reads_it(kind, written, seconds):
+    with dask.config.set({"jobqueue": {kind: {"walltime": written}}}):
+        assert deployment_class(kind)().settled().walltime == seconds
+
+
+def test_where_the_scheduler_listens_in_the_users_settings_is_no_quarrel_with_a_host():
+    with dask.config.set({"jobqueue": {"slurm": {"interface": "ib0"}}}):
+        assert Slurm().settled().interface == "ib0"
+        settled = Slurm(host="login1").settled()
+    assert (settled.interface, settled.host) == (None, "login1")
+
+
 def test_a_refused_setting_of_dask_is_refused_by_its_name():
     with (
         dask.config.set({"jobqueue": {"slurm": {"cores": "many"}}}),
