@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -90,9 +91,10 @@ class OARQueue(Queue):
 
     def submit(self, script: str, folder: Path) -> str:
         """As `Queue.submit`; OAR would want the script's file on the node, so it gets the text as its command."""
-        lines = script.splitlines()
-        options = [line.removeprefix("#OAR ") for line in lines if line.startswith("#OAR ")]
-        inline = "\n".join(line for line in lines if line.strip() and not line.startswith("#"))
+        lines = script.split("\n")
+        head = list(takewhile(lambda line: not line or line.startswith("#"), lines))
+        options = [line.removeprefix("#OAR ") for line in head if line.startswith("#OAR ")]
+        inline = "\n".join(lines[len(head) :])
         said = self._submit(["oarsub", *shlex.split(" ".join(options)), inline], None, folder)
         if found := re.search(r"OAR_JOB_ID=(\d+)", said):
             return found[1]

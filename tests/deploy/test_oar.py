@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
-from mlipcluster.deploy.oar import OARQueue
+from mlipcluster.deploy.oar import OAR, OARQueue
 from mlipcluster.deploy.queues import JobState
 from mlipcluster.errors import RunError
 
@@ -43,6 +44,16 @@ def test_what_is_no_json_is_an_error(say):
     say(oarstat="something else")
     with pytest.raises(RunError, match=r"oarstat -J.*no JSON"):
         OARQueue().find("x")
+
+
+def test_the_command_is_the_whole_script_but_its_head(say, tmp_path):
+    (program,) = say(oarsub="")
+    program.write_text('#!/bin/sh\nfor last; do :; done\nprintf %s "$last" >command\necho OAR_JOB_ID=7 $#\n')
+    told = "one\n#OAR -q other\n\n# three\x0cfour"
+    one = OAR(environment={"TOLD": told}, prologue=["# first"], grace=0)
+    assert OARQueue().submit(one.script(["printenv", "TOLD"], name="n", logs=tmp_path), tmp_path) == "7"
+    done = subprocess.run(["bash", tmp_path / "command"], capture_output=True, text=True, check=True)
+    assert done.stdout == told + "\n"
 
 
 def test_an_answer_without_a_job_is_an_error(say, tmp_path):
