@@ -6,6 +6,7 @@ Importing it writes a file into the home folder and has Ctrl-C end the program w
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,9 +67,15 @@ def write_script(
         job = job_class(scheduler="", **options, job_script_prologue=[] if one_line else list(prologue))
     if one_line and any("\n" in line for line in (*prologue, command)):
         raise InputError("HTCondor takes a job's command as one line; leave line breaks out of prologue and folders.")
-    job._command_template = "; ".join([*prologue, command]) if one_line else command  # noqa: SLF001 - no public way
-    text: str = job.job_script()
-    return text
+    text = _literally("; ".join([*prologue, command])) if one_line else command
+    job._command_template = text  # noqa: SLF001 - no public way
+    script: str = job.job_script()
+    return script
+
+
+def _literally(text: str) -> str:
+    """Without macros: HTCondor would put its own value, or nothing, in place of the shell's ``$(hostname)``."""
+    return re.sub(r"\$(?=\$?\w*\()", "$(DOLLAR)", text)
 
 
 def _imported(module: str) -> Any:

@@ -104,10 +104,10 @@ def site(request, tmp_path, monkeypatch):
 
 def test_a_job_runs_where_it_was_submitted_and_prints_into_its_file(site):
     code = "import os, sys; print(os.getcwd(), os.environ['TOLD'], flush=True); print('and this', file=sys.stderr)"
-    told = 'it\'s "so" $HOME'
-    job = site.submit(code, environment={"TOLD": told}, prologue=["export MORE=1"])
+    told = 'it\'s "so" $HOME $(so)'
+    job = site.submit(code, environment={"TOLD": told}, prologue=["echo $(echo $((1 + 2)))"])
     assert site.wait(job, ENDED).reason == "COMPLETED"
-    assert site.printed(job).splitlines() == [f"{site.folder} {told}", "and this"]
+    assert site.printed(job).splitlines() == ["3", f"{site.folder} {told}", "and this"]
 
 
 def test_how_a_job_ended_is_told(site):

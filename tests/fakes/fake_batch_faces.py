@@ -373,6 +373,11 @@ CONDOR_KEYS = {
 }
 
 
+def condor_expanded(text):
+    """Macros: ``$(name)``, ``$F(name)``, ``$$(name)``; none that jobs use is defined but ``$(DOLLAR)``."""
+    return re.sub(r"\$\$?\w*\((\w*)[^)]*\)", lambda m: "$" if m[1] == "DOLLAR" else "", text)
+
+
 def condor_arguments(text):
     """The manual's "new syntax": the whole in double quotes, single quotes group, either is doubled to be itself."""
     assert text[0] == text[-1] == '"'
@@ -396,7 +401,7 @@ def _condor_submit(arguments):
     number = engine.submit(
         lambda number: {
             "name": told["batch_name"],
-            "command": [told["executable"], *condor_arguments(told["arguments"])],
+            "command": [told["executable"], *condor_arguments(condor_expanded(told["arguments"]))],
             "cwd": os.getcwd(),
             "walltime": int(lasts[1]),
             "output": told["output"].replace("$(ClusterId).$(ProcId)", f"{number}.0"),
