@@ -71,6 +71,7 @@ class LSFQueue(Queue):
     busy = ("lsf is down", "please wait", "mbatchd is not responding", "batch daemon not responding", "cannot connect")
     uncertain = ("timed out", "timeout", "communication time")
     unknown = ("is not found", "no matching job found", "no unfinished job found", "already finished", "no job found")
+    options = ("BSUB_",)
 
     def submit(self, script: str, folder: Path) -> str:
         """As `Queue.submit`."""

@@ -64,12 +64,15 @@ class Queue(ABC):
         What they say when nobody knows; only what does no harm twice is tried again.
     unknown : tuple of str
         What they say of jobs that have ended, or are not there.
+    options : tuple of str
+        Beginnings of environment variables that stand for options of theirs: a user's own are for his own use.
     """
 
     system: ClassVar[str]
     busy: ClassVar[tuple[str, ...]] = ()
     uncertain: ClassVar[tuple[str, ...]] = ()
     unknown: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def submit(self, script: str, folder: Path) -> str:
@@ -147,7 +150,8 @@ class Queue(ABC):
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command, again while the system is busy."""
-        if shutil.which(command[0], path=(env or os.environ).get("PATH")) is None:
+        env = {name: text for name, text in (env or os.environ).items() if not name.startswith(self.options)}
+        if shutil.which(command[0], path=env.get("PATH")) is None:
             raise RunError(
                 f"there is no command {command[0]!r} here, which {self.system} comes with. Run on a machine that "
                 "submits jobs, such as a login node, and have its commands on the PATH."
@@ -157,10 +161,12 @@ class Queue(ABC):
                 time.sleep(PAUSE * 2 ** (attempt - 1))
             try:
                 done = run_command(command, timeout=TIMEOUT, text=text, cwd=cwd, env=env)
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, OSError) as error:
+                slow = isinstance(error, subprocess.TimeoutExpired)
+                why = f"took longer than {TIMEOUT:.0f} s" if slow else f"cannot be started ({error})"
                 raise RunError(
-                    f"{self.system} does not answer: `{command[0]}` took longer than {TIMEOUT:.0f} s. See whether it "
-                    "works by hand, then run the same again; all that is finished is saved."
+                    f"{self.system} does not answer: `{command[0]}` {why}. See whether it works by hand, then run the "
+                    "same again; all that is finished is saved."
                 ) from None
             if not (done.returncode and _says(done, retry)):
                 break

@@ -75,6 +75,7 @@ class SlurmQueue(Queue):
     busy = ("unable to contact slurm controller", "connection refused", "resource temporarily unavailable", "backup")
     uncertain = ("socket timed out", "zero bytes were transmitted", "connection timed out")
     unknown = ("invalid job id",)
+    options = ("SQUEUE_", "SCANCEL_", "SACCT_")
 
     def submit(self, script: str, folder: Path) -> str:
         """As `Queue.submit`."""

@@ -151,6 +151,18 @@ def test_jobs_wait_are_found_and_cancelled(site, monkeypatch):
     site.wait(other, ENDED)
 
 
+@pytest.mark.parametrize("site", ["slurm"], indirect=True)
+def test_variables_that_stand_for_options_are_for_the_user_s_own_use(site, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
+    monkeypatch.setenv("SCANCEL_PARTITION", "gpu")
+    monkeypatch.setenv("SCANCEL_INTERACTIVE", "1")
+    job = site.submit("import time; time.sleep(600)", queue="cpu")
+    site.wait(job, RUNNING)
+    assert site.system.find("job") == [job]
+    site.system.cancel([job])
+    assert site.wait(job, ENDED).reason == "CANCELLED"
+
+
 def test_what_the_system_does_not_know_has_ended(site):
     job = site.submit("pass")
     site.wait(job, ENDED)

@@ -33,6 +33,14 @@ def test_what_bjobs_says(say, line, told):
     assert LSFQueue().look(["7"]) == {"7": told}
 
 
+def test_variables_that_stand_for_options_are_not_passed_on(say, tmp_path, monkeypatch):
+    """BSUB_QUIET: nothing is said of the job; BSUB_BLOCK: the command waits for its end."""
+    monkeypatch.setenv("BSUB_QUIET", "1")
+    (program,) = say(bsub="")
+    program.write_text('#!/bin/sh\n[ -n "$BSUB_QUIET" ] || echo "Job <7> is submitted to default queue <normal>."\n')
+    assert LSFQueue().submit("#BSUB", tmp_path) == "7"
+
+
 def test_an_answer_without_a_job_is_an_error(say, tmp_path):
     say(bsub="all is well")
     with pytest.raises(RunError, match="bsub` names no job: 'all is well'"):

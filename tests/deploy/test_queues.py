@@ -91,6 +91,13 @@ def test_one_that_hangs_is_ended(program, monkeypatch):
     assert time.monotonic() - start < 30
 
 
+def test_one_that_cannot_be_started_is_told(program, tmp_path):
+    program("")
+    (tmp_path / "jobs").write_text("#!/no/such/shell\n")
+    with pytest.raises(RunError, match=r"Some does not answer: `jobs` cannot be started \(.*No such file"):
+        Some().find("x")
+
+
 def test_a_refusal_without_words_tells_the_status(program, tmp_path):
     program("exit 3")
     with pytest.raises(RunError, match=r"nothing \(status 3\)"):
