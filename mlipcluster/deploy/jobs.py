@@ -215,16 +215,16 @@ class JobCrew(ClusterCrew):
 
     def _submit(self, now: float) -> bool:
         """Submit a job; False where the queue takes no more for now."""
-        tag = f"job{self._place.number}-{self._count + 1}"
+        self._count += 1
+        tag = f"job{self._place.number}-{self._count}"
         try:
             job = self._launcher.submit(tag)
         except RunError as error:
-            if not self._count:
+            if not self._table.all:
                 raise
             self._trouble = str(error)  # as many as the site allows are there, or nobody answers just now
             self._scaling.refused(now)
             return False
-        self._count += 1
         log.info("job %s submitted", job)
         self._table.add(SubmittedJob(tag, job, now))
         self._happened = now

@@ -51,6 +51,7 @@ class Launcher:
         self._place = place
         self._notes = JobNotes(place.jobs)
         self._spec = place.private / "job.json"
+        self._doubtful = 0
 
     def cancel_left(self) -> list[str]:
         """Cancel what a lost driver has left in the queue; the jobs."""
@@ -91,8 +92,10 @@ class Launcher:
         command = self.batch.node_command(str(self._spec), tag)
         script = self.batch.script(command, name=self.name, logs=self._place.logs)
         with SUBMITTING:
+            self._doubtful += 1
             job = self.queue.submit(script, self._spec.parent)
             self._notes.add(Note(job, self.name, self.batch.kind))
+            self._doubtful -= 1
         return job
 
     def refusal(self, tag: str) -> Refusal | None:
@@ -121,6 +124,8 @@ class Launcher:
     def see_off(self, jobs: Collection[str]) -> None:
         """Wait for jobs whose workers have gone with the scheduler, and cancel what stays.
 
+        Where a submission failed, nobody knows for sure that it has left no job.
+
         Warns
         -----
         UserWarning
@@ -129,6 +134,8 @@ class Launcher:
         left, cancelled, begun = set(jobs), set[str](), time.monotonic()
         why = "they do not end."
         try:
+            if self._doubtful:
+                left.update(self.queue.find(self.name))
             while left and (passed := time.monotonic() - begun) < CLOSE_SECONDS + self.batch.grace:
                 states = self.queue.look(left)
                 left = {job for job in left if states.get(job, JobState(ENDED)).state != ENDED}

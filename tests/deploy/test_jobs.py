@@ -217,6 +217,27 @@ def test_a_log_that_is_not_there_means_a_folder_that_nodes_do_not_see(crew, plac
         one.look_after()
 
 
+@dataclass
+class Unsure(Processes):
+    """Says of every job but the first that it was not submitted, although it was."""
+
+    def submit(self, script, folder):
+        job = super().submit(script, folder)
+        if self.left:
+            self.left["mlipcluster-000000000000-0"].append(job)
+            raise RunError("the stand-in does not answer.")
+        self.left["mlipcluster-000000000000-0"] = []
+        return job
+
+
+def test_a_job_that_was_submitted_although_nobody_said_so_is_cancelled_at_the_end(crew):
+    queue = Unsure()
+    one = crew(2, prologue=["exec sleep 600"], queue_=queue)
+    until(lambda: len(queue.processes) == 2)
+    one.close()
+    assert queue.processes["101"].wait(20) == -signal.SIGTERM
+
+
 def test_what_waits_is_said_and_taken_away_at_the_end(crew):
     queue = Processes(pending={"100", "101"})
     one = crew(2, prologue=["exec sleep 60"], queue_=queue)
