@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlipcluster.deploy.queues import ENDED, PENDING, RUNNING, JobState
+from mlipcluster.deploy.queues import ENDED, GONE, PENDING, RUNNING, JobState
 from mlipcluster.deploy.scaling import LEAVING, STARTING, WORKING, JobView
 
 OF_THE_SYSTEM = ("TIMEOUT", "DEADLINE", "PREEMPTED", "CANCELLED", "NODE_FAIL", "BOOT_FAIL", "REVOKED", "COMPLETED")
 """Endings that are no fault of what ran."""
 RESTART_SECONDS = 20.0
 """In which a nanny has started a worker again that died."""
+NEW_SECONDS = 20.0
+"""For which a batch system may not know of a job yet that was submitted: what LSF's bjobs tells is so old at times."""
 USEFUL_SECONDS = 1.0
 """For which a worker has to take work, when it joins, to be of any use."""
 NEAR_ITS_END = 5.0
@@ -108,11 +110,18 @@ class JobTable:
         """As scaling sees those that are alive."""
         return [job.view(now) for job in self.alive]
 
+    def hope(self, now: float) -> bool:
+        """Whether a job is there that works, or is about to: those that died may have been on a bad node."""
+        return any(view.state in (STARTING, WORKING) for view in self.views(now))
+
     def see_queue(self, states: Mapping[str, JobState], now: float) -> list[SubmittedJob]:
         """Take in what the batch system says, by its names of jobs; give those that have ended since."""
         ended = []
         for job in self.alive:
-            job.state = states.get(job.job, job.state)
+            told = states.get(job.job, job.state)
+            if told == GONE and now - job.submitted < NEW_SECONDS:
+                continue
+            job.state = told
             if job.state.state == RUNNING and job.began is None:
                 job.began = now
             if job.state.state == ENDED:

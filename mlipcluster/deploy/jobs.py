@@ -169,7 +169,7 @@ class JobCrew(ClusterCrew):
         if refusal := self._launcher.refusal(job.tag):
             raise MismatchError(refusal.text, refusal.differences)
         self._scaling.died(now)
-        if self._scaling.hopeless:
+        if self._scaling.hopeless and not self._table.hope(now):
             why = job.trouble or self._launcher.why_it_died(job)
             raise RunError(f"{self._scaling.deaths} jobs in a row ended before a worker of theirs could work. {why}")
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from mlipcluster.deploy.job_table import RESTART_SECONDS, JobTable, SubmittedJob, WorkerView
-from mlipcluster.deploy.queues import ENDED, PENDING, RUNNING, JobState
+from mlipcluster.deploy.job_table import NEW_SECONDS, RESTART_SECONDS, JobTable, SubmittedJob, WorkerView
+from mlipcluster.deploy.queues import ENDED, GONE, PENDING, RUNNING, JobState
 from mlipcluster.deploy.scaling import LEAVING, STARTING, WORKING
 
 
@@ -32,6 +32,12 @@ def test_from_the_queue_to_the_end(table):
     assert table.views(9.0)[0].left == 46.0
     assert [job.job for job in table.see_queue({"17": JobState(ENDED, "TIMEOUT")}, 60.0)] == ["17"]
     assert states(table, 60.0) == [PENDING]
+
+
+def test_a_new_job_that_the_system_does_not_know_yet_has_not_ended(table):
+    assert table.see_queue({"17": GONE, "18": JobState(ENDED, "FAILED")}, 1.0) == [table["job0-2"]]
+    assert states(table) == [PENDING]
+    assert table.see_queue({"17": GONE}, NEW_SECONDS) == [table["job0-1"]]
 
 
 def test_a_worker_of_a_job_that_the_queue_still_takes_for_pending_is_a_worker(table):

@@ -210,6 +210,15 @@ def test_a_queue_that_takes_none_is(crew):
         one.look_after()
 
 
+def test_jobs_that_die_while_another_works_end_no_run(crew):
+    """A bad node takes one job after the other, as none is as fast."""
+    one = crew(5, workers=(0, 5), prologue=["mkdir first || exit 3"])
+    until(lambda: one.slots() == 1)
+    one.look_after()
+    until(lambda: len(one.batch.queue_.processes) > 5)  # others are tried, now that one works
+    one.look_after()
+
+
 def test_a_log_that_is_not_there_means_a_folder_that_nodes_do_not_see(crew, place):
     one = crew(1, workers=(0, 1), prologue=[f"rm -r '{place.logs}'", "exit 1"])
     until(lambda: one._error, 60)
