@@ -39,6 +39,8 @@ LAST_SECONDS = 1.0
 def main() -> None:
     """Run a job's workers to their end."""
     path, tag = Path(sys.argv[1]), sys.argv[2]
+    # Until there are workers: what was made is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end before a worker was started"))
     try:
         spec = JobSpec.read(path)
         _refuse_strangers(spec, tag)
@@ -81,6 +83,7 @@ def _run(spec: JobSpec, tag: str, folder: Path) -> None:
     try:
         asyncio.run(_Workers(spec, tag, folder).work())
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which asyncio has set back to what ends this process at once
         _end_children()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,28 @@ def test_a_walltime_that_leaves_no_time(node, tmp_path):
     assert "the walltime of 5 s is shorter than a start-up" in said
     assert said.strip().endswith("give a longer walltime.")
     assert Refusal.read(tmp_path / "job.json", "job0-1") is None
+
+
+def test_a_job_that_is_told_to_end_before_it_has_workers_leaves_nothing(tmp_path):
+    """While it asks SLURM when it ends."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\ntouch '{tmp_path}/asked'\nexec sleep 60\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    facts = facts_here(environment=False).to_json()
+    JobSpec("tcp://127.0.0.1:1", scratch=str(tmp_path / "scratch"), driver=facts).write(tmp_path / "job.json")
+    job = subprocess.Popen(
+        [sys.executable, "-m", "mlipcluster.deploy.node", tmp_path / "job.json", "job0-1"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "asked").exists():
+        assert job.poll() is None
+        time.sleep(0.05)
+    assert list(tmp_path.glob("scratch/*"))
+    job.terminate()
+    assert "told to end before a worker was started" in job.communicate(timeout=60)[1]
+    assert job.returncode == 1
+    assert not list(tmp_path.glob("scratch/*"))
 
 
 def test_a_scheduler_that_cannot_be_reached(node):
