@@ -61,7 +61,7 @@ def look_after(crew):
 
 
 def interpreter(folder, text):
-    path = folder / "python-of-another-kind"
+    path = folder / "python3"
     path.write_text("#!/bin/sh\n" + text)
     path.chmod(0o755)
     return {"python": str(path)}
