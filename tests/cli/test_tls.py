@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 from mlipcluster.deploy.credentials_folder import read_folder
+
+DOCS = Path(__file__).parents[2] / "docs" / "tls.md"
 
 
 def test_new_ones_can_be_used_and_shown(cli, tmp_path):
@@ -44,6 +49,15 @@ def test_what_cannot_be_used_is_shown_with_the_reason(cli, tmp_path):
     told = cli("tls", "show", tmp_path / "tls", "--json")
     assert told.exit_code == 1
     assert "chmod 600" in json.loads(told.stdout)["wrong"]
+
+
+def test_the_example_of_the_docs(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = re.findall(r"(?m)^\$ mlipcluster (tls .*)$", DOCS.read_text(encoding="utf-8"))
+    new, shown = (cli(*shlex.split(line)) for line in lines)
+    assert (new.exit_code, shown.exit_code) == (0, 0)
+    assert "login1.example.org" in shown.stdout
+    assert read_folder(tmp_path / "tls").require_encryption
 
 
 def test_there_may_be_nothing(cli, tmp_path):
