@@ -66,6 +66,15 @@ def test_there_may_be_nothing(cli, tmp_path):
     assert "there are no certificates in" in shown.stderr
 
 
+def test_a_folder_that_others_may_look_into_is_refused_at_once(cli, tmp_path):
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls").chmod(0o755)
+    made = cli("tls", "new", tmp_path / "tls")
+    assert made.exit_code == 1
+    assert "chmod 700" in made.stderr
+    assert not list((tmp_path / "tls").iterdir())
+
+
 def test_wrong_values_are_told(cli, tmp_path):
     assert "days=0" in cli("tls", "new", tmp_path / "tls", "--days", "0").stderr
     assert not (tmp_path / "tls").exists()
