@@ -53,7 +53,7 @@ class Compute:
         What a protocol call, its calculators among it, may use, as Dask writes it (``"4 GiB"``); one that is over is
         ended and recorded as a failure. Looked at once a second. Default: no limit.
     scratch_dir : path, optional
-        Where protocols' ``scratch`` folders are made. Default: the system's temporary folder.
+        Where protocols' ``scratch`` folders are made. Default: a folder of the worker's own, gone when it is.
     dashboard_address : str
         Where Dask's dashboard listens on this machine: ``127.0.0.1:PORT``.
     security : bool, path or distributed.Security, optional

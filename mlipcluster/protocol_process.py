@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import dask
 import psutil
 
 from mlipcluster import transit
@@ -186,7 +187,8 @@ class ProtocolProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self.stop()
-        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir)
+        parent = job.scratch_dir or dask.config.get("temporary-directory", None)
+        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=parent)
         ours, theirs = socket.socketpair()
         output, write_end = os.pipe()
         far_end, lifeline = os.pipe()

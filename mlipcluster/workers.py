@@ -134,7 +134,8 @@ class Workers:
             one = self._given[len(self._crews)]
             place = self._place(len(self._crews))
             self._places.append(place)
-            crew = one.start(replace(place, security=tls.choose(self._security, place, remote=one.remote)))
+            security = tls.choose(self._security, place, remote=one.remote, roles=one.roles)
+            crew = one.start(replace(place, security=security))
             self._crews.append(crew)
             if crew.found:
                 self._note(crew.found)

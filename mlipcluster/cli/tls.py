@@ -40,7 +40,10 @@ def new(
     """
     from mlipcluster.deploy.certificates import issue
     from mlipcluster.deploy.credentials_folder import write_folder
+    from mlipcluster.deploy.vetting import check_folder
 
+    if (there := folder.expanduser()).exists():
+        check_folder(there)  # now rather than when a run is to use it
     path = write_folder(folder, issue(days=days, name=name, dns=dns or (), addresses=ip or ()), overwrite=force)
     print(f"made credentials for {days:g} days in {path}; use them with security={str(path)!r}")
 

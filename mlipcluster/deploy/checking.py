@@ -5,25 +5,37 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlipcluster.deploy.deployment import Range
 from mlipcluster.errors import InputError
 
 
-def check(batch: Any) -> None:
-    """Refuse what cannot be meant.
+def check_fields(one: Any, names: Iterable[str]) -> None:
+    """Refuse what cannot be meant by some of the fields in the table.
 
     Raises
     ------
     InputError
         Names the field, what it is, and what it has to be.
     """
-    for name, (test, wanted) in FIELDS.items():
-        value = getattr(batch, name)
+    for name in names:
+        value = getattr(one, name)
+        test, wanted = FIELDS[name]
         if not test(value):
             raise InputError(f"{name}={value!r:.80} cannot be meant; give {wanted}.")
+
+
+def check(batch: Any) -> None:
+    """The same for all fields of a batch system, and for what goes wrong between them.
+
+    Raises
+    ------
+    InputError
+        As `check_fields`.
+    """
+    check_fields(batch, FIELDS)
     for test, text in TOGETHER:
         if test(batch):
             raise InputError(f"{type(batch).__name__}: {text.format(batch)}")
@@ -35,7 +47,7 @@ def check_lines(batch: Any, names: Sequence[str]) -> None:
     Raises
     ------
     InputError
-        As `check`.
+        As `check_fields`.
     """
     for name in names:
         value = getattr(batch, name)

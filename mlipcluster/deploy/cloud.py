@@ -195,6 +195,9 @@ class CloudCrew(ClusterCrew):
         self._asked = 0
         self._idle_since: dict[str, float] = {}
         self._given_back: set[str] = set()
+        self._there: set[str] = set()
+        self._is_short = False
+        """Whether machines were taken away, such as spot instances, and are not replaced yet."""
 
     def want(self, demand: Demand) -> None:
         """Ask for as many machines as the work needs; give back those that have none."""
@@ -205,6 +208,8 @@ class CloudCrew(ClusterCrew):
             self._scale(self._asked + plan.submit)
         elif plan.retire and (self._cloud.one_by_one or not demand.calls):
             self._give_back([view.tag for view in views if view.tag in plan.retire])
+        elif self._is_short and demand.calls and self._asked > len(views):
+            self._scale(self._asked)  # Dask starts those again that it has found to be gone, which takes it a while
 
     def waiting(self) -> str:
         """Machines that were asked for and are not there."""
@@ -229,6 +234,8 @@ class CloudCrew(ClusterCrew):
         busy = {address for address, keys in self.client.processing().items() if keys}
         self._idle_since = {one: self._idle_since.get(one, now) for one in there if one not in busy}
         self._asked = max(self._asked, len(there))
+        self._is_short = len(there) < self._asked and (self._is_short or not self._there <= set(there))
+        self._there = set(there)
         return [JobView(one, WORKING, now - self._idle_since.get(one, now)) for one in there]
 
     def _scale(self, machines: int) -> None:
@@ -237,6 +244,7 @@ class CloudCrew(ClusterCrew):
 
     def _give_back(self, addresses: Sequence[str]) -> None:
         self._given_back.update(addresses)
+        self._there -= self._given_back
         self._asked -= len(addresses)
         if not self._cloud.one_by_one:
             self._scale(self._asked)

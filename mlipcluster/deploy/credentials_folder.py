@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def write_folder(folder: str | os.PathLike[str], credentials: Credentials, *, ov
     return path
 
 
-def read_folder(folder: str | os.PathLike[str]) -> Security:
-    """The credentials in a folder of one's own, checked.
+def read_folder(folder: str | os.PathLike[str], roles: Sequence[str] = tuple(ROLES)) -> Security:
+    """The credentials in a folder of one's own; those of *roles*, which are needed, are checked.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Security:
     path = Path(folder).expanduser().absolute()
     check_folder(path)
     security = _security(path)
-    check(security)
+    check(security, roles)
     return security
 
 

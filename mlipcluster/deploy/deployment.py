@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -92,10 +92,13 @@ class Deployment(ABC):
         Its name in :data:`mlipcluster.deploy.table.DEPLOYMENTS`.
     remote : bool
         Whether workers are on other machines, so that TLS is on unless somebody says otherwise.
+    roles : sequence of str
+        Whose certificates it needs for that.
     """
 
     kind: ClassVar[str]
     remote: ClassVar[bool] = True
+    roles: ClassVar[Sequence[str]] = ("scheduler", "worker", "client")
 
     @abstractmethod
     def start(self, place: Place) -> Crew:

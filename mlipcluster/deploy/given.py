@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,6 +46,7 @@ class Given(Deployment):
 
     kind: ClassVar[str] = "given"
     remote: ClassVar[bool] = False
+    roles: ClassVar[Sequence[str]] = ("client",)
 
     what: Client | Cluster | str | Callable[[], Any]
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import dask
 from distributed import Scheduler, SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
@@ -27,6 +28,7 @@ from distributed.utils import silence_logging_cmgr
 from mlipcluster.deploy import calm, dashboard, tls
 from mlipcluster.deploy.crew import ClusterCrew
 from mlipcluster.deploy.deployment import Deployment, Place, check_whole
+from mlipcluster.deploy.node_folder import node_folder
 from mlipcluster.errors import InputError, RunError
 from mlipcluster.process import python_command
 
@@ -88,16 +90,20 @@ class Local(Deployment):
         log = place.logs / "workers.log"
         workers = self.most
         place.logs.mkdir(parents=True, exist_ok=True)
-        cluster = local_cluster(
-            workers,
-            minimum=self.min_workers,
-            threads=self.cores,
-            dashboard_address=place.dashboard_address,
-            security=place.security,
-            private=place.private,
-            log=log,
-        )
-        return LocalCrew(cluster, workers, log)
+        with contextlib.ExitStack() as stack:
+            # Workers that are ended, or killed, leave their folders behind.
+            folder = stack.enter_context(node_folder(dask.config.get("temporary-directory", None)))
+            cluster = local_cluster(
+                workers,
+                minimum=self.min_workers,
+                threads=self.cores,
+                dashboard_address=place.dashboard_address,
+                security=place.security,
+                private=place.private,
+                log=log,
+                scratch=folder,
+            )
+            return LocalCrew(cluster, workers, log, stack.pop_all())
 
 
 class LocalCrew(ClusterCrew):
@@ -105,10 +111,11 @@ class LocalCrew(ClusterCrew):
 
     checked = True  # they are this process's own Python
 
-    def __init__(self, cluster: SpecCluster, workers: int, log: Path) -> None:
+    def __init__(self, cluster: SpecCluster, workers: int, log: Path, ends: contextlib.ExitStack) -> None:
         super().__init__(cluster)
         self._workers = workers
         self._log = log
+        self._ends = ends
 
     def slots(self) -> int:
         """As many as there will be in a moment."""
@@ -123,6 +130,11 @@ class LocalCrew(ClusterCrew):
                 "the same again; all that is finished is saved."
             )
 
+    def close(self) -> None:
+        """End the workers, and remove what they have left on this machine."""
+        with self._ends:
+            super().close()
+
 
 def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
     workers: int,
@@ -133,6 +145,7 @@ def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
     security: Security | None = None,
     private: Path | None = None,
     log: Path | None = None,
+    scratch: Path | None = None,
 ) -> SpecCluster:
     """Start a scheduler in this process and workers beside it.
 
@@ -142,10 +155,14 @@ def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
         As `Local` and its place have them; with *security*, *private* is needed.
     log : pathlib.Path, optional
         File that takes what the workers say of themselves.
+    scratch : pathlib.Path, optional
+        Folder for what they write that is theirs alone. Default: Dask's.
     """
     host = "tls://127.0.0.1" if security else "127.0.0.1"
     scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
-    variables = tls.worker_variables(security, private) if private else {}
+    variables = dict(tls.worker_variables(security, private)) if private else {}
+    if scratch is not None:
+        variables["DASK_TEMPORARY_DIRECTORY"] = str(scratch)
     worker = {"cls": LoggedWorker, "options": _worker_options(threads, variables, log)}
     cluster = QuietCluster(
         name="mlipcluster",

@@ -1,4 +1,4 @@
-"""A job's own folder on its node, which is gone when the job is."""
+"""The folder on this machine of a job, or of a run's local workers, which is gone when they are."""
 
 from __future__ import annotations
 

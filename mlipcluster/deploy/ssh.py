@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,12 @@ from mlipcluster.errors import InputError
 
 if TYPE_CHECKING:
     from mlipcluster.deploy.ssh_crew import SSHCrew
+
+CHECKED = (
+    *("processes", "cores", "gpus", "processes_per_gpu", "python", "scratch", "interface", "host", "environment"),
+    "same_versions",
+)
+"""Fields that are those of a batch system too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +83,7 @@ class SSH(Deployment):
     python: str | None = None
     user: str | None = None
     port: int | None = None
-    connect_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    connect_options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # may hold a passphrase
     scratch: str | None = None
     interface: str | None = None
     host: str | None = None
@@ -85,10 +92,10 @@ class SSH(Deployment):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", _hosts(self.hosts))
-        for name, least in (("processes", 1), ("cores", 1), ("gpus", 0), ("processes_per_gpu", 1), ("port", 1)):
-            if (value := getattr(self, name)) is not None:
-                check_whole(name, value, least)
-        checking.check_lines(self, ("python", "user", "scratch", "interface", "host"))
+        checking.check_fields(self, CHECKED)
+        checking.check_lines(self, ("user",))
+        if self.port is not None:
+            check_whole("port", self.port, 1)
         if not isinstance(self.connect_options, Mapping):
             raise InputError(
                 f"connect_options={self.connect_options!r:.80}: give arguments of asyncssh.connect by name, such as "
@@ -114,7 +121,8 @@ class SSH(Deployment):
     def interpreter(self) -> str:
         """The Python that runs the workers, as the hosts see it."""
         python = self.python or sys.executable
-        return python if os.path.basename(python).startswith(("python", "pypy")) else f"{python}/bin/python"
+        is_program = re.fullmatch(r"(python|pypy)[\d.]*", os.path.basename(python))
+        return python if is_program else f"{python}/bin/python"
 
     def offers(self) -> Mapping[str, float]:
         """A worker's GPUs, where the hosts have some."""

@@ -32,7 +32,6 @@ class SSHCrew(ClusterCrew):
     def __init__(self, ssh: SSH, place: Place) -> None:
         self._ssh = ssh
         self._told: set[str] = set()
-        self._names: dict[str, str] = {}
         place.logs.mkdir(parents=True, exist_ok=True)
         cluster = start_scheduler(cast("Any", ssh), place)
         super().__init__(cluster, ssh.offers())
@@ -45,10 +44,6 @@ class SSHCrew(ClusterCrew):
 
     def look_after(self) -> None:
         """Tell of hosts that take no part; raise when none is left."""
-        self._names |= {
-            address: str(worker["name"])
-            for address, worker in self.client.scheduler_info(n_workers=-1)["workers"].items()
-        }
         lost = {str(host.address): host.error for host in self._hosts if host.error is not None}
         if len(lost) == len(self._ssh.hosts):
             text = "; ".join(dict.fromkeys(str(error) for error in lost.values()))
@@ -66,9 +61,8 @@ class SSHCrew(ClusterCrew):
         return "; ".join(f"{host.address} {host.trouble}" for host in self._hosts if host.trouble)
 
     def is_blameless(self, worker: str) -> bool:
-        """Whether the connection to its host was cut."""
-        name = self._names.get(worker, worker)
-        return any(host.lost and name.startswith(f"{host.errand.tag}-") for host in self._hosts)
+        """Whether the worker of that name went with the connection to its host."""
+        return any(worker.rpartition("-")[0] in host.lost for host in self._hosts)
 
     @property
     def _hosts(self) -> list[Host]:

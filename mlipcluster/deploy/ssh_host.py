@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import shlex
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from distributed.deploy import ssh as dask_ssh
 from distributed.deploy.spec import ProcessInterface
@@ -46,7 +47,7 @@ class Errand:
     spec : JobSpec
         Its ``scheduler`` is replaced by the address that the host sees, where *port* is given.
     tag : str
-        Begins the names of its workers.
+        Begins the names of its workers, before the number of their start.
     files : mapping of str to str
         Name and text of what is secret.
     paths : mapping of str to str
@@ -64,14 +65,14 @@ class Errand:
     def __repr__(self) -> str:
         return f"Errand({self.tag!r})"  # no key may come into a log
 
-    def line(self, near_address: str) -> bytes:
-        """As the far end reads it; *near_address* is that of this machine as the host sees it."""
+    def line(self, tag: str, near_address: str | None) -> bytes:
+        """As the far end reads it; *near_address* is that of this machine as the host sees it, where that is known."""
         spec = asdict(self.spec)
-        if self.port is not None:
+        if self.port is not None and near_address is not None:
             scheme = spec["scheduler"].partition("://")[0]
             host = f"[{near_address}]" if ":" in near_address else near_address
             spec["scheduler"] = f"{scheme}://{host}:{self.port}"
-        return json.dumps({"spec": spec, "tag": self.tag, "files": self.files, "paths": self.paths}).encode() + b"\n"
+        return json.dumps({"spec": spec, "tag": tag, "files": self.files, "paths": self.paths}).encode() + b"\n"
 
 
 class Host(dask_ssh.Worker):
@@ -83,8 +84,8 @@ class Host(dask_ssh.Worker):
         Why the host is not tried any more.
     trouble : str
         Why it has no workers at the moment; ``""`` if it has.
-    lost : bool
-        The connection to it was cut at some time; its workers were not at fault.
+    lost : set of str
+        Tags of workers whose connection was cut; they were not at fault.
     """
 
     def __init__(self, scheduler: str, *, errand: Errand, log: Path, **options: Any) -> None:
@@ -92,7 +93,7 @@ class Host(dask_ssh.Worker):
         self.errand = errand
         self.error: MLIPClusterError | None = None
         self.trouble = "is being connected to"
-        self.lost = False
+        self.lost: set[str] = set()
         self._log = log
         self._keeper: asyncio.Task[None] | None = None
 
@@ -115,11 +116,10 @@ class Host(dask_ssh.Worker):
 
     async def _keep(self) -> None:
         early = 0
-        while True:
+        for start in itertools.count():
             begun = time.monotonic()
             try:
-                await self._work()
-                return  # it was asked to end
+                await self._work(f"{self.errand.tag}-{start}")
             except MismatchError as error:
                 self.error = error
             except _NoUseError as error:
@@ -136,8 +136,8 @@ class Host(dask_ssh.Worker):
                 return
             await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _work(self) -> None:
-        """Connect, start the workers, wait for their end."""
+    async def _work(self, tag: str) -> None:
+        """Connect, start the workers, wait for their end, and raise what it means."""
         import asyncssh
 
         try:
@@ -156,17 +156,21 @@ class Host(dask_ssh.Worker):
             ) from None
         except (OSError, asyncssh.Error, TimeoutError, asyncio.TimeoutError) as error:
             raise RunError(f"it cannot be reached ({type(error).__name__}: {error}).") from None
-        async with self.connection:
-            await self._run(self.connection)
+        try:
+            async with self.connection:
+                await self._run(self.connection, tag)
+        except (ConnectionError, asyncssh.Error) as error:
+            self.lost.add(tag)
+            raise RunError(f"the connection was lost ({type(error).__name__}: {error}).") from None
 
-    async def _run(self, connection: asyncssh.SSHClientConnection) -> None:
+    async def _run(self, connection: asyncssh.SSHClientConnection, tag: str) -> None:
         import asyncssh
 
         command = f"exec {shlex.quote(self.remote_python)} -c {shlex.quote(_ENTER)}"
         self.proc = await connection.create_process(command, stderr=asyncssh.STDOUT, encoding=None)
-        near = connection.get_extra_info("sockname")[0]
+        near = connection.get_extra_info("sockname")  # which a ProxyCommand has not
         with contextlib.suppress(OSError):  # it may have ended already; its status says why
-            self.proc.stdin.write(self.errand.line(near))
+            self.proc.stdin.write(self.errand.line(tag, near[0] if near else None))
         self.trouble = ""
         words: deque[str] = deque(maxlen=LAST_LINES)
         refusal: dict[str, Any] = {}
@@ -182,15 +186,14 @@ class Host(dask_ssh.Worker):
         await self.proc.wait_closed()
         self._judge(self.proc.exit_status, refusal, "\n".join(words).strip())
 
-    def _judge(self, status: int | None, refusal: dict[str, Any], words: str) -> None:
+    def _judge(self, status: int | None, refusal: dict[str, Any], words: str) -> NoReturn:
         """What the end of the far end means."""
         if refusal:
             raise MismatchError(refusal["text"], tuple(refusal["differences"]))
-        if status == 0:
-            return
         if status is None:
-            self.lost = True
-            raise RunError("the connection was lost.")
+            raise ConnectionError("without a word")
+        if status == 0:
+            raise RunError("its workers have left: they do not reach this machine any more.")
         if status in (126, 127):
             raise _NoUseError(
                 f"there is no {self.remote_python!r} that can be run ({words or status}). Give python=, an interpreter "

@@ -13,14 +13,14 @@ import shutil
 import ssl
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from distributed.security import Security
 
-from mlipcluster.deploy.certificates import Credentials, issue
+from mlipcluster.deploy.certificates import ROLES, Credentials, issue
 from mlipcluster.deploy.credentials_folder import read_folder
 from mlipcluster.deploy.deployment import Place
 from mlipcluster.deploy.vetting import OTHERS, check, check_time, field
@@ -33,7 +33,7 @@ FILES = {"CA_FILE": "ca.pem", "WORKER__CERT": "worker.pem", "WORKER__KEY": "work
 _VERSIONS = {ssl.TLSVersion.TLSv1_2: "1.2", ssl.TLSVersion.TLSv1_3: "1.3"}
 
 
-def choose(security: Any, place: Place, *, remote: bool) -> Security | None:
+def choose(security: Any, place: Place, *, remote: bool, roles: Sequence[str] = tuple(ROLES)) -> Security | None:
     """The credentials of a deployment that is about to start.
 
     Parameters
@@ -45,6 +45,8 @@ def choose(security: Any, place: Place, *, remote: bool) -> Security | None:
         Its ``private`` folder is cleared of what a driver that was killed has left there.
     remote : bool
         Whether workers may be on other machines.
+    roles : sequence of str
+        Whose certificates are needed here: a scheduler that runs already has its own.
 
     Returns
     -------
@@ -75,13 +77,13 @@ def choose(security: Any, place: Place, *, remote: bool) -> Security | None:
     if security is True:
         return from_credentials(issue())
     if isinstance(security, (str, os.PathLike)):
-        return read_folder(security)
+        return read_folder(security, roles)
     if not isinstance(security, Security):
         raise InputError(
             f"security={security!r:.80}: give True, False, a folder that `mlipcluster tls new DIR` made, or a "
             "distributed.Security."
         )
-    check(security)
+    check(security, roles)
     return security
 
 

@@ -7,7 +7,7 @@ A file looks like this; both parts may be left out::
     [clusters.della]
     root = "/scratch/gpfs/SHARED/rootstock"
 
-    [clusters.della - gpu]  # where workers run: a kind of deployment, and any of its fields
+    [clusters.gpu]  # where workers run: a kind of deployment, and any of its fields
     type = "slurm"
     queue = "gpu"
     gpus = 1

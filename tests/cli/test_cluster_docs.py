@@ -47,10 +47,15 @@ def test_every_field_is_explained():
         assert [field for field in own if field not in section] == []
 
 
-def test_the_first_examples_are_taken(tmp_path, monkeypatch):
-    (python,), (toml, *_) = blocks(TEXT, "python"), blocks(TEXT, "toml")
-    value = next(line for line in python.splitlines() if line.startswith("gpu = "))
-    names = {"Slurm": Slurm}
-    exec(value, names)
+def test_the_first_examples_are_taken(cli, tmp_path, monkeypatch):
+    (python,), (toml, *_), (console,) = (blocks(TEXT, language) for language in ("python", "toml", "console"))
+    names = {}
+    exec("\n".join(line for line in python.splitlines() if not line.startswith("MLIPCluster(")), names)
     assert names["gpu"].range == (0, 64)
-    assert 'type = "slurm"' in toml
+    (tmp_path / "mlipcluster").mkdir()
+    (tmp_path / "mlipcluster" / "config.toml").write_text(toml)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    listing, showing = re.findall(r"(?m)^\$ mlipcluster (cluster .*)$", console)
+    assert re.search(r"(?m)^gpu +slurm ", cli(*listing.split()).stdout)
+    assert "#SBATCH --gres=gpu:2\n" in cli(*showing.split()).stdout

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 from mlipcluster.deploy.credentials_folder import read_folder
+
+DOCS = Path(__file__).parents[2] / "docs" / "tls.md"
 
 
 def test_new_ones_can_be_used_and_shown(cli, tmp_path):
@@ -46,10 +51,28 @@ def test_what_cannot_be_used_is_shown_with_the_reason(cli, tmp_path):
     assert "chmod 600" in json.loads(told.stdout)["wrong"]
 
 
+def test_the_example_of_the_docs(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = re.findall(r"(?m)^\$ mlipcluster (tls .*)$", DOCS.read_text(encoding="utf-8"))
+    new, shown = (cli(*shlex.split(line)) for line in lines)
+    assert (new.exit_code, shown.exit_code) == (0, 0)
+    assert "login1.example.org" in shown.stdout
+    assert read_folder(tmp_path / "tls").require_encryption
+
+
 def test_there_may_be_nothing(cli, tmp_path):
     shown = cli("tls", "show", tmp_path)
     assert shown.exit_code == 1
     assert "there are no certificates in" in shown.stderr
+
+
+def test_a_folder_that_others_may_look_into_is_refused_at_once(cli, tmp_path):
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls").chmod(0o755)
+    made = cli("tls", "new", tmp_path / "tls")
+    assert made.exit_code == 1
+    assert "chmod 700" in made.stderr
+    assert not list((tmp_path / "tls").iterdir())
 
 
 def test_wrong_values_are_told(cli, tmp_path):

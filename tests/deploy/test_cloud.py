@@ -94,6 +94,16 @@ def test_a_machine_of_several_processes_counts_as_many(start):
     assert crew._asked == 2
 
 
+def test_a_machine_that_is_taken_away_is_replaced(start):
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "200ms"}):
+        crew = start(max_workers=2)
+        assert until(lambda: crew.slots() == 2, crew, Demand(9))
+        first = set(crew.client.nthreads())
+        crew.cluster.sync(next(iter(crew.cluster.workers.values())).close)
+        assert until(lambda: crew.slots() == 2 and set(crew.client.nthreads()) != first, crew, Demand(9))
+        assert crew.waiting() == ""
+
+
 def test_the_least_is_there_without_work(start):
     crew = start(min_workers=1, max_workers=3, idle_timeout=0.0)
     assert until(lambda: crew.slots() == 1, crew, Demand(0))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
 import gc
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from mlipcluster.deploy.table import DEPLOYMENTS, deployment_class
 from mlipcluster.errors import InputError
 
 CLOUDS = [kind for kind in DEPLOYMENTS if issubclass(deployment_class(kind), Cloud)]
+DOCS = Path(__file__).parents[2] / "docs" / "clouds.md"
 FIELDS = {"image": "a/b:1", "region": "eu", "machine": "big", "environment": {"A": "1"}, "prologue": ["true"]}
 
 
@@ -63,6 +67,16 @@ def test_what_cannot_be_meant_is_refused(kind, fields, words):
 def test_a_field_that_a_cloud_has_not_is_refused():
     with pytest.raises(InputError, match=r"Kubernetes has no machine=; see what its options= may be: .*namespace"):
         Kubernetes(machine="big")
+
+
+def test_the_example_of_the_docs_makes_a_value():
+    """As the page says, that is checked and no machine started."""
+    (text,) = re.findall(r"(?ms)^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"))
+    *before, run = ast.parse(text).body
+    names = {}
+    exec(compile(ast.Module(before, []), DOCS.name, "exec"), names)
+    assert names["cloud"].arguments()["spot"] is True
+    assert {node.id for node in ast.walk(run) if isinstance(node, ast.Name)} <= set(names)
 
 
 def test_options_have_the_last_word():

@@ -75,7 +75,7 @@ def test_an_address_where_nobody_answers_is_told_within_a_time(place):
 
 def test_an_address_with_tls_takes_the_credentials_of_the_run(tmp_path):
     security = Security.temporary()
-    with local_cluster(1, security=security, log=tmp_path / "workers.log") as cluster:
+    with local_cluster(1, security=security, private=tmp_path / "private", log=tmp_path / "workers.log") as cluster:
         address = cluster.scheduler_address
         assert address.startswith("tls://")
         place = Place("token", 0, tmp_path, tmp_path, tmp_path / "jobs.jsonl", security=security)

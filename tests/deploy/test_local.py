@@ -3,8 +3,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -204,3 +206,20 @@ def test_workers_end_with_the_script_that_started_them(how, tmp_path):
 def test_the_number_of_workers_may_follow_the_work():
     with local_cluster(2, minimum=0) as cluster, Client(cluster, set_as_default=False) as client:
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+
+
+def test_nothing_of_theirs_is_left(place, monkeypatch, tmp_path):
+    above = tmp_path / "above"
+    monkeypatch.setattr("tempfile.tempdir", str(above))
+    crew = Local(max_workers=1).start(place)
+    try:
+        crew.client.wait_for_workers(1, timeout=60)
+        crew.client.run(lambda: open(os.path.join(tempfile.mkdtemp(dir=scratch()), "left"), "w").close())
+        assert len(list(above.rglob("left"))) == 1
+    finally:
+        crew.close()
+    assert list(above.glob("mlipcluster*")) == list(above.rglob("left")) == []
+
+
+def scratch():
+    return dask.config.get("temporary-directory")

@@ -29,6 +29,7 @@ def test_equal_values_are_equal_and_can_be_kept_in_sets():
         ("/opt/env", "/opt/env/bin/python"),
         ("/opt/env/bin/python3.11", "/opt/env/bin/python3.11"),
         ("/opt/env/bin/pypy", "/opt/env/bin/pypy"),
+        ("/opt/python-of-ours", "/opt/python-of-ours/bin/python"),
     ],
 )
 def test_an_environment_s_folder_or_an_interpreter(python, meant):
@@ -58,6 +59,7 @@ def test_gpus_are_shared_out(fields, workers, gpus):
         ({"port": "22"}, "port='22'"),
         ({"gpus": -1}, "gpus=-1"),
         ({"python": ""}, "python=''"),
+        ({"environment": {"OMP_NUM_THREADS": 1}}, "environment={.*names and texts of variables"),
         ({"connect_options": ["x"]}, "arguments of asyncssh.connect by name"),
         ({"host": "a", "interface": "eth0"}, "both given"),
     ],
@@ -70,6 +72,10 @@ def test_what_cannot_be_meant_is_refused(fields, says):
 def test_any_machine_may_pass_for_a_host_with_a_warning():
     with pytest.warns(UserWarning, match="known_hosts=None"):
         SSH(hosts=["node1"], connect_options={"known_hosts": None})
+
+
+def test_a_passphrase_is_not_shown():
+    assert "secret" not in repr(SSH(hosts=["node1"], connect_options={"passphrase": "secret"}))
 
 
 def test_without_asyncssh_it_says_how_to_get_it(monkeypatch, place):

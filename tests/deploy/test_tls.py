@@ -12,6 +12,8 @@ from distributed.security import Security
 from mlipcluster.deploy import tls
 from mlipcluster.deploy.certificates import ROLES, issue
 from mlipcluster.deploy.credentials_folder import write_folder
+from mlipcluster.deploy.given import Given
+from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError, RunError
 
 
@@ -52,6 +54,18 @@ def test_one_s_own(place):
     assert tls.choose(own, place, remote=True) is own
     with pytest.raises(InputError, match="require_encryption"):
         tls.choose(Security(), place, remote=True)
+
+
+def test_who_joins_a_scheduler_needs_the_client_s_alone(place, tmp_path):
+    folder = write_folder(tmp_path / "tls", issue())
+    own = tls.from_credentials(issue())
+    for role in ("scheduler", "worker"):
+        (folder / f"{role}.key").unlink()
+        setattr(own, f"tls_{role}_cert", None)
+    for given in (own, folder):
+        assert tls.choose(given, place, remote=False, roles=Given.roles).require_encryption
+        with pytest.raises(InputError, match=r"scheduler's .* (is missing|No such file)"):
+            tls.choose(given, place, remote=False, roles=Local.roles)
 
 
 @pytest.mark.parametrize("given", ["", 3, [True], b"x"])

@@ -103,9 +103,9 @@ def going(tmp_path_factory):
     assert len(going.outputs) == 1
 
 
-def client_of(security, address):
-    with contextlib.closing(Client(address, security=security, timeout=3, set_as_default=False)) as client:
-        return client.submit(sum, [1, 2]).result(timeout=10)
+def client_of(security, address, seconds=3):
+    with contextlib.closing(Client(address, security=security, timeout=seconds, set_as_default=False)) as client:
+        return client.submit(sum, [1, 2]).result(timeout=60)
 
 
 def mixed(going, **others):
@@ -117,7 +117,7 @@ def mixed(going, **others):
 
 
 def test_the_right_ones_are_let_in(going):
-    assert client_of(tls.from_credentials(going.good), going.address) == 3
+    assert client_of(tls.from_credentials(going.good), going.address, seconds=60) == 3
 
 
 STRANGER = issue()

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import time
+from collections import defaultdict
 
 import pytest
 from ase.build import bulk
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*uncommitted
 TCPDUMP = shutil.which("tcpdump", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 LATTICE = 3.6123456789012345
 MARK = "a-word-that-nobody-else-says"
+LAST = b"the-last-word-that-is-captured"
 
 
 def marked(atoms):
@@ -51,10 +54,16 @@ def captured(tmp_path):
         assert first, "tcpdump did not start"
 
         def packets(ports):
-            time.sleep(1.0)
+            send(LAST)
+            for _ in range(600):  # tcpdump gets what was captured up to a second later, or more on a busy machine
+                if LAST in file.read_bytes():
+                    break
+                time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             process.wait(30)
-            return b"".join(payloads(file.read_bytes(), ports))
+            capture = file.read_bytes()
+            assert LAST in capture, "tcpdump did not write down all that it saw"
+            return b"".join(streams(capture, ports))
 
         return packets
 
@@ -66,8 +75,17 @@ def captured(tmp_path):
         process.stderr.close()
 
 
-def payloads(capture, ports):
-    """What each packet from or to one of the ports carries; other programs talk over the loopback too."""
+def send(data):
+    """Send these bytes over the loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        near.sendall(data)
+        with server.accept()[0] as far:
+            assert far.recv(len(data)) == data
+
+
+def streams(capture, ports):
+    """What went each way through the connections of these ports; other programs talk over the loopback too."""
+    found = defaultdict(bytes)
     assert capture[:4] == b"\xd4\xc3\xb2\xa1"  # https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/
     at = 24
     while at < len(capture):
@@ -76,8 +94,10 @@ def payloads(capture, ports):
         at += 16 + length
         if frame[12:14] == b"\x08\x00":  # IPv4
             tcp = frame[14 + 4 * (frame[14] & 15) :]
-            if {int.from_bytes(tcp[:2], "big"), int.from_bytes(tcp[2:4], "big")} & ports:
-                yield tcp[4 * (tcp[12] >> 4) :]
+            ends = (int.from_bytes(tcp[:2], "big"), int.from_bytes(tcp[2:4], "big"))
+            if ports.intersection(ends):
+                found[ends] += tcp[4 * (tcp[12] >> 4) :]
+    return found.values()
 
 
 def ports_of(client):

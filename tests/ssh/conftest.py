@@ -8,10 +8,13 @@ import shutil
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
+
+from mlipcluster.deploy.deployment import Place
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 SSHD, KEYGEN = shutil.which("sshd", path=PATH), shutil.which("ssh-keygen", path=PATH)
@@ -86,7 +89,7 @@ def two_machines(folder):
         if len(hosts) == 2:
             yield Sshd(tuple(hosts), port, folder)
         else:
-            with serve(folder) as sshd:
+            with serve(folder / "one") as sshd:
                 yield sshd
     finally:
         for process in filter(None, processes):
@@ -168,3 +171,52 @@ def machines(tmp_path):
         pytest.skip(HOW)
     with two_machines(tmp_path / "sshd") as sshd:
         yield sshd
+
+
+@pytest.fixture
+def place(tmp_path):
+    """What a run lends a deployment."""
+    (tmp_path / "logs").mkdir()
+    return Place("0" * 12, 0, tmp_path / "logs", tmp_path / "private" / "0", tmp_path / "jobs.jsonl")
+
+
+@pytest.fixture
+def crew_of(place):
+    """``with crew_of(deployment) as crew``, which is closed at the end."""
+
+    @contextlib.contextmanager
+    def start(deployment, **changes):
+        with contextlib.closing(deployment.start(replace(place, **changes))) as crew:
+            yield crew
+
+    return start
+
+
+@pytest.fixture
+def far_ends(server):
+    """``far_ends(host)``: the processes of ours that run below the server's connections to that address."""
+
+    def running(host):
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                told = process.environ().get("SSH_CONNECTION", "")
+                if told.endswith(f" {host} {server.port}") and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    return running
+
+
+@pytest.fixture
+def wait_for():
+    """``wait_for(true)``: whether it becomes so within a time."""
+
+    def wait(true, seconds=60):
+        for _ in range(10 * seconds):
+            if true():
+                return True
+            time.sleep(0.1)
+        return False
+
+    return wait
