@@ -209,7 +209,7 @@ def test_a_walltime_ends_a_job(site, monkeypatch):
 @pytest.mark.parametrize("site", ["oar"], indirect=True)
 def test_the_warning_comes_before_the_end(site, monkeypatch):
     """SLURM's own is shown in tests/slurm: its shortest walltime is a minute."""
-    monkeypatch.setenv("FAKE_BATCH_SPEED", "20")
+    monkeypatch.setenv("FAKE_BATCH_SPEED", "5")  # it has 8 s to get ready for the warning
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('warned', flush=True), sys.exit(3)))\n"

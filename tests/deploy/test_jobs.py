@@ -13,13 +13,14 @@ from typing import ClassVar
 import psutil
 import pytest
 
+from mlipcluster.deploy import ending
 from mlipcluster.deploy.batch import Batch
 from mlipcluster.deploy.deployment import Demand
 from mlipcluster.deploy.job_notes import JobNotes, Note
 from mlipcluster.deploy.queues import ENDED, PENDING, RUNNING, JobState, Queue
 from mlipcluster.errors import RunError
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
@@ -88,12 +89,13 @@ class Here(Batch):
 
 
 @pytest.fixture
-def crew(place, tmp_path):
+def crew(place, tmp_path, monkeypatch):
     """Start a crew: ``crew(demand, **fields) -> JobCrew``; at the end nothing of it is left."""
     crews = []
+    monkeypatch.setattr("mlipcluster.deploy.jobs.HEARD_SECONDS", 600.0)  # a demand is told once here
 
     def make(calls=2, **fields):
-        usual = {"host": "127.0.0.1", "workers": (0, 2), "grace": 8, "scratch": str(tmp_path / "scratch")}
+        usual = {"host": "127.0.0.1", "workers": (0, 2), "grace": 30, "scratch": str(tmp_path / "scratch")}
         batch = Here(**{**usual, **fields})
         made = batch.start(place)
         made.batch = batch
@@ -110,7 +112,7 @@ def crew(place, tmp_path):
         assert not list((tmp_path / "scratch").glob("*"))
 
 
-def until(done, seconds=60.0):
+def until(done, seconds=120.0):
     begun = time.monotonic()
     while not (found := done()):
         assert time.monotonic() - begun < seconds
@@ -154,18 +156,20 @@ def test_a_job_that_is_told_to_end_finishes_what_runs_and_is_replaced(crew, tmp_
     until(begun[0].exists)
     (job,) = one.batch.queue_.processes.values()
     os.killpg(job.pid, signal.SIGTERM)
-    pids = [first.result(60)]
+    pids = [first.result(120)]
     first.release()  # as a run does, which has it now
-    pids.append(second.result(60))
+    pids.append(second.result(120))
     assert [path.read_text().split() for path in begun] == [[str(pid)] for pid in pids], "begun twice, or on the way"
     assert pids[0] != pids[1]
     assert one.is_blameless(address)
-    assert job.wait(20) == 0
+    assert job.wait(60) == 0
     assert len(one.batch.queue_.processes) == 2
     one.look_after()
 
 
-def test_a_worker_that_dies_is_started_again_in_its_job(crew):
+def test_a_worker_that_dies_is_started_again_in_its_job(crew, monkeypatch):
+    for name in ("job_table.RESTART_SECONDS", "jobs.GONE_SECONDS"):
+        monkeypatch.setattr(f"mlipcluster.deploy.{name}", 600.0)  # a busy machine is slow at it
     one = crew(1, workers=(0, 1))
     until(lambda: one.slots() == 1)
     ((address, told),) = one.client.run(look_around).items()
@@ -174,15 +178,18 @@ def test_a_worker_that_dies_is_started_again_in_its_job(crew):
     assert len(one.batch.queue_.processes) == 1
 
 
-def test_a_job_ends_by_its_walltime_and_leaves_nothing(crew, monkeypatch):
-    one = crew(1, workers=(0, 1), walltime=20, grace=5)
+def test_a_job_near_its_end_is_replaced_and_leaves_nothing(crew, tmp_path):
+    one = crew(1, workers=(0, 1), walltime=600)
     until(lambda: one.slots() == 1)
-    first = next(iter(one.batch.queue_.processes.values()))
-    one.want(Demand(1))
-    until(lambda: len(one.batch.queue_.processes) == 2, 30)  # before the end of the first
-    children = [*psutil.Process(first.pid).children(recursive=True)] if first.poll() is None else []
-    assert first.wait(30) == 0
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    (first,) = one.batch.queue_.processes.values()
+    children = psutil.Process(first.pid).children(recursive=True)
+    assert children
+    (told,) = tmp_path.glob("scratch/*/ending")
+    ending.announce(told, 45.0)  # as if it had run for all but that; in the last 30 its worker takes no more work
+    until(lambda: len(one.batch.queue_.processes) == 2)
+    assert first.wait(60) == 0
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert not told.exists()
 
 
 def test_what_an_earlier_driver_left_is_cancelled_before_anything_is_submitted(crew, place):

@@ -19,7 +19,7 @@ from mlipcluster.errors import InputError
 
 
 def gone(pids):
-    for _ in range(300):
+    for _ in range(900):
         if not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
             return True
         time.sleep(0.1)
@@ -30,7 +30,7 @@ def gone(pids):
 def two(tmp_path_factory):
     log = tmp_path_factory.mktemp("local") / "workers.log"
     with local_cluster(2, threads=3, log=log) as cluster, Client(cluster, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=180)
         yield cluster, client, log
 
 
@@ -67,7 +67,7 @@ def test_a_worker_that_dies_is_replaced(two):
     before = client.run(os.getpid)
     victim = next(iter(before.values()))
     os.kill(victim, 9)
-    for _ in range(300):
+    for _ in range(900):
         now = set(client.run(os.getpid, on_error="ignore").values())
         if len(now) == 2 and victim not in now:
             break
@@ -82,7 +82,7 @@ def test_a_worker_whose_nanny_dies_is_replaced(two):
     os.kill(victim, 9)
     before = set(client.run(os.getpid, on_error="ignore"))
     assert gone([victim])
-    for _ in range(300):
+    for _ in range(900):
         now = set(client.run(os.getpid, on_error="ignore"))
         if len(now) == 2 and now != before:
             break
@@ -118,7 +118,7 @@ def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
     log = tmp_path / "workers.log"
     with local_cluster(1, log=log) as cluster:
         (worker,) = cluster.workers.values()
-        for _ in range(300):
+        for _ in range(900):
             if worker.gave_up:
                 break
             time.sleep(0.1)
@@ -131,7 +131,7 @@ def test_a_worker_for_which_there_is_no_room_is_given_up(monkeypatch):
         (worker,) = cluster.workers.values()
         monkeypatch.setattr(local, "python_command", lambda *_: ["/no/such/program"])  # as when no process can be made
         os.kill(worker.process.pid, 9)
-        for _ in range(300):
+        for _ in range(900):
             if worker.gave_up:
                 break
             time.sleep(0.1)
@@ -159,7 +159,7 @@ def test_with_tls_nobody_without_the_key_gets_in(place):
     with local_cluster(1, security=Security.temporary(), private=place.private) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
         with Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=180)
             assert client.submit(sum, [1, 2]).result() == 3
         plain = cluster.scheduler_address.replace("tls://", "tcp://")
         with pytest.raises((OSError, TimeoutError, RuntimeError)):
@@ -173,7 +173,7 @@ from mlipcluster.deploy.local import local_cluster
 from distributed import Client
 cluster = local_cluster(2)
 client = Client(cluster)
-client.wait_for_workers(2, timeout=60)
+client.wait_for_workers(2, timeout=180)
 print(*client.run(os.getpid).values(), flush=True)
 if sys.argv[1] == "close":
     client.close()
@@ -205,7 +205,7 @@ def test_workers_end_with_the_script_that_started_them(how, tmp_path):
 
 def test_the_number_of_workers_may_follow_the_work():
     with local_cluster(2, minimum=0) as cluster, Client(cluster, set_as_default=False) as client:
-        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=180) == 3
 
 
 def test_nothing_of_theirs_is_left(place, monkeypatch, tmp_path):
@@ -213,7 +213,7 @@ def test_nothing_of_theirs_is_left(place, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(above))
     crew = Local(max_workers=1).start(place)
     try:
-        crew.client.wait_for_workers(1, timeout=60)
+        crew.client.wait_for_workers(1, timeout=180)
         crew.client.run(lambda: open(os.path.join(tempfile.mkdtemp(dir=scratch()), "left"), "w").close())
         assert len(list(above.rglob("left"))) == 1
     finally:

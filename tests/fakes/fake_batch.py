@@ -20,7 +20,7 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("FAKE_BATCH", ""))
 NODE = "node1"
 USER = pwd.getpwuid(os.getuid()).pw_name
-GRACE, POLL = 1.0, 0.05
+GRACE, POLL = 10.0, 0.05
 SPEED = float(os.environ.get("FAKE_BATCH_SPEED", "1"))  # of the clock that walltimes are measured by
 
 
