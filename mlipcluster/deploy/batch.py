@@ -71,7 +71,8 @@ class Batch(Deployment):
     interface, host : str, optional
         Network interface, or name or address, of this machine on which workers reach it.
     scratch : str, optional
-        Folder of the node beneath which each worker has one of its own. Default: the node's ``TMPDIR``.
+        Folder of the node beneath which each job has one of its own, variables such as ``$SCRATCH`` being the node's.
+        Default: its ``TMPDIR``.
     start_timeout : float, optional
         The run gives up after so many seconds without any worker.
     idle_timeout : float

@@ -20,17 +20,19 @@ def node_folder(above: str | None) -> Iterator[Path]:
     Parameters
     ----------
     above : str, optional
-        Folder that it is made in. Default: the system's for temporary files.
+        Folder that it is made in; variables such as ``$TMPDIR`` are the node's. Default: the system's for temporary
+        files.
     """
     prefix = f"mlipcluster-job-{os.getuid()}-"
-    parent = Path(above or tempfile.gettempdir())
+    parent = Path(os.path.expandvars(above or tempfile.gettempdir()))
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{prefix}*"):
         _remove_unused(left)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"new-{prefix}", dir=parent))  # so far nobody takes it for one that was left
     lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the kernel, however this process ends
+        folder = folder.rename(parent / folder.name.removeprefix("new-"))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

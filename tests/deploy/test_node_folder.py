@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,6 +25,28 @@ def test_it_is_there_for_as_long_as_the_job(tmp_path):
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text("")
     assert not list(folder.parent.iterdir())
+
+
+def test_a_variable_is_the_nodes(tmp_path, monkeypatch):
+    """As dask-jobqueue has it: ``local-directory: $TMPDIR``."""
+    monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
+    with node_folder("$SOME_FOLDER/of mine") as folder:
+        assert folder.parent == tmp_path / "of mine"
+
+
+def test_another_job_that_starts_at_the_same_time_does_not_take_it_for_one_that_was_left(tmp_path, monkeypatch):
+    lock = fcntl.flock
+
+    def another_looks_first(file, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        with node_folder(str(tmp_path)):
+            pass
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", another_looks_first)
+    with node_folder(str(tmp_path)) as folder:
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_job_left_is_removed_by_the_next_and_what_another_holds_is_not(tmp_path):
