@@ -31,7 +31,7 @@ LOOK_OFTEN, LOOK_SELDOM = 2.0, 15.0
 JOIN_SECONDS = 300.0
 """In which workers of a job that runs have to join."""
 UNKNOWN_SECONDS = 600.0
-"""For which the batch system may not answer while no worker is there."""
+"""For which the batch system may not answer, or take no job while it has none, and no worker is there."""
 GONE_SECONDS = 30.0
 """In which a job has to end when the last of its workers has left."""
 HEARD_SECONDS = 60.0
@@ -68,7 +68,7 @@ class JobCrew(ClusterCrew):
         self._trouble = ""
         self._count = 0
         self._alone_since: float | None = None
-        self._heard = self._happened = time.monotonic()
+        self._heard = self._happened = self._answered = time.monotonic()
         self._looked = 0.0
         self._stop = threading.Event()
         self._tell_of_left()
@@ -150,7 +150,7 @@ class JobCrew(ClusterCrew):
         except RunError as error:
             self._trouble = str(error)
             return
-        self._trouble = ""
+        self._trouble, self._answered = "", now
         if any(states.get(job.job, job.state) != job.state for job in alive):
             self._happened = now
         for job in self._table.see_queue(states, now):
@@ -198,7 +198,7 @@ class JobCrew(ClusterCrew):
                 f"no worker came within start_timeout={timeout:g} s; {self.waiting() or 'no job was submitted'}. Ask "
                 "for less, or for another queue=, or give a longer start_timeout; all that is finished is saved."
             )
-        if self._trouble and alone > UNKNOWN_SECONDS:
+        if self._trouble and min(alone, now - self._answered) > UNKNOWN_SECONDS:
             raise RunError(f"there are no workers, and {self._trouble}")
 
     def _follow(self, plan: Plan, now: float) -> None:

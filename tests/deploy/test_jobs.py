@@ -29,6 +29,7 @@ class Processes(Queue):
 
     system: ClassVar[str] = "the stand-in"
     room: int = 100
+    refused: int = 0
     processes: dict[str, subprocess.Popen] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     left: dict[str, list[str]] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Processes(Queue):
 
     def submit(self, script, folder):
         if len(self.processes) >= self.room:
+            self.refused += 1
             raise RunError("the stand-in refuses the job: too many.")
         job = str(len(self.processes) + 100)
         log = script.rpartition("# ")[2].strip().replace("JOB", job)
@@ -208,6 +210,17 @@ def test_a_queue_that_takes_no_more_is_no_failure_while_jobs_are_there(crew):
     until(lambda: one.slots() == 1)
     until(lambda: "too many" in one.waiting())
     one.look_after()
+
+
+def test_nor_while_those_that_it_took_wait(crew, monkeypatch):
+    """However long: it answers."""
+    for name, seconds in {"jobs.UNKNOWN_SECONDS": 6, "jobs.LOOK_OFTEN": 5, "scaling.LONGEST_PAUSE": 8}.items():
+        monkeypatch.setattr(f"mlipcluster.deploy.{name}", seconds)
+    queue = Processes(room=1, pending={"100"})
+    one = crew(5, prologue=["exec sleep 600"], queue_=queue)
+    until(lambda: queue.refused == 4 or one._error)
+    one.look_after()
+    queue.pending.clear()
 
 
 def test_a_queue_that_takes_none_is(crew):
