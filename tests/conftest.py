@@ -92,6 +92,13 @@ def pytest_make_collect_report():
     return report
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several files at a time: those that take long first, or one is left alone at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 # --- fixtures --------------------------------------------------------------------------------------------------------
 
 

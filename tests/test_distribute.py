@@ -102,6 +102,7 @@ print(results.counts)
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard(script):
     it = script(RUN)
     status, said = it.run()
@@ -130,6 +131,7 @@ def test_an_interrupted_script_keeps_what_is_done_and_goes_on(script):
     assert it.lines() == 60  # none was done twice
 
 
+@pytest.mark.slow
 def test_an_interrupted_terminal_leaves_nothing_either(script):
     """Ctrl-C goes to the whole group of the terminal."""
     it = script(RUN)
@@ -142,6 +144,7 @@ def test_an_interrupted_terminal_leaves_nothing_either(script):
     assert Results.open(it.run_folder).counts["failed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_script_leaves_nothing_and_goes_on(script, number):
     it = script(RUN.replace("60", "12"))
@@ -221,6 +224,7 @@ print("well")
 """
 
 
+@pytest.mark.slow
 def test_whatever_way_a_run_ends_no_process_is_left(script):
     it = script(WAYS)
     status, said = it.run()
@@ -262,6 +266,7 @@ MLIPCluster(tasks(10), "emt", output_path=f"run{sys.argv[1]}", seed=7, max_worke
 """
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_show(script):
     it = script(SIZES)
     found = []
@@ -345,6 +350,7 @@ MLIPCluster(bulk("Cu", cubic=True), "emt", output_path=sys.argv[1], seed=7, max_
 """
 
 
+@pytest.mark.slow
 def test_a_lost_driver_goes_on_from_what_a_call_had_saved(script):
     it = script(WALK)
     assert it.run("plain")[0] == 0
