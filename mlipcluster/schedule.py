@@ -280,11 +280,11 @@ class Schedule(Generic[T]):
     def _next(self, step: int) -> tuple[_Entry[T], ...]:
         """Take the calls of the next chunk from those that are ready: they take about `TARGET_SECONDS` together."""
         ready = self._ready[step]
-        if ready[0].is_suspect:
+        if ready[0].is_suspect or self._most[step] == 1:
             return (ready.popleft(),)
         share = math.inf
         if self.exhausted or step:  # towards the end less, so that no worker stands idle
-            share = sum(self._mean(step, entry) for entry in ready) / self._slots[self.steps[step].client]
+            share = self._share(step)
         entries: list[_Entry[T]] = []
         seconds = 0.0
         while ready and len(entries) < self._most[step] and not ready[0].is_suspect:
@@ -294,6 +294,15 @@ class Schedule(Generic[T]):
             seconds += more
             entries.append(ready.popleft())
         return tuple(entries)
+
+    def _share(self, step: int) -> float:
+        """Seconds of what is ready that fall to each worker slot, counted as far as they matter to a chunk."""
+        slots, total = self._slots[self.steps[step].client], 0.0
+        for entry in self._ready[step]:
+            total += self._mean(step, entry)
+            if total >= TARGET_SECONDS * slots:
+                break
+        return total / slots
 
     def _mean(self, step: int, entry: _Entry[T]) -> float:
         return self._durations.mean(step, entry.size) or 0.0

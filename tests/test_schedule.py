@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlipcluster.checkpoint import needed
+from mlipcluster.durations import Durations
 from mlipcluster.schedule import (
     CHUNKS_A_SLOT,
     LARGEST_CHUNK,
@@ -187,6 +188,19 @@ def test_the_last_calls_are_shared_among_the_workers():
         schedule.add(0, number)
     schedule.exhausted = True
     assert [len(c.items) for c in drained(schedule)] == [2, 2, 1, 1, 1, 1]
+
+
+def test_how_much_is_ready_does_not_matter_to_what_a_chunk_costs(monkeypatch):
+    """One call may give a hundred thousand structures."""
+    looked = []
+    monkeypatch.setattr(Durations, "mean", lambda *_: looked.append(1) or 1.0)
+    schedule = Schedule([Step(), Step()], [4])
+    schedule.add(1, 0)
+    schedule.finished(schedule.take().number, 1.0)
+    for number in range(1000):
+        schedule.add(1, number)
+    assert [len(c.items) for c in drained(schedule)] == [1] * 8
+    assert len(looked) <= 8 * 10
 
 
 def test_later_protocols_go_first_unless_the_user_says_otherwise():
