@@ -44,6 +44,17 @@ def test_the_newest_is_kept_for_the_next_worker_and_the_next_driver(underway, sa
     assert again.submitted("slot") == saves[1]
 
 
+def test_saving_where_it_already_stood_is_not_getting_on(underway, saves, tmp_path):
+    underway.keep("slot", saves[1])
+    for one in (underway, Underway(tmp_path)):
+        one.begin("slot", IDENTITY)
+        one.submitted("slot")
+        assert one.keep("slot", replace(saves[1], number=one.known(["slot"])["slot"] + 1))
+        assert not one.got_on("slot")
+    assert one.keep("slot", replace(saves[2], number=5))
+    assert one.got_on("slot")
+
+
 @pytest.mark.parametrize("end", ["end", "restart"])
 def test_a_call_that_is_over_or_begins_anew_leaves_nothing(underway, saves, tmp_path, end):
     underway.keep("slot", saves[0])
