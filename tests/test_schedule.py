@@ -293,6 +293,23 @@ def test_what_was_not_begun_and_what_goes_on_come_first():
     assert [item for c in drained(schedule) for item in c.items] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_who_waits_behind_a_call_that_ends_its_worker_is_not_judged_with_it(step):
+    """A worker that is lost takes along what was queued at it, and Dask does not tell which of them it ran."""
+    schedule = Schedule([Step(), Step()], [1])
+    schedule.add(step, "ends its worker")
+    schedule.add(0, "waits")
+    judged = []
+    while not schedule.idle:
+        chunks = drained(schedule)
+        for chunk in reversed(chunks):
+            if any("ends its worker" in each.items for each in chunks):
+                judged += schedule.lost(chunk.number)
+            else:
+                schedule.finished(chunk.number, 0.1)
+    assert judged == ["ends its worker"]
+
+
 def test_who_is_blameless_goes_to_a_fresh_worker_and_is_not_counted_as_lost():
     schedule = one_ready()
     for time in range(OUTLASTED_AT_MOST - 1):
