@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -25,6 +27,7 @@ class _Call:
     number: int = 0
     stands: str = ""
     sent: str = ""
+    since: float = math.inf
     seconds: float = 0.0
     printed: list[str] = field(default_factory=list)
 
@@ -70,8 +73,16 @@ class Underway:
         """A call goes to a worker: where it is to go on from."""
         if (call := self._calls.get(slot)) is None:
             return None
-        call.sent, call.seconds = call.stands, 0.0
+        call.sent, call.since, call.seconds = call.stands, time.monotonic(), 0.0
         return _read(self._path(call.identity), call.identity) if call.number else None
+
+    def is_news(self, slot: str, asked: float) -> bool:
+        """Whether what a worker was asked at that time (monotonic, s) is of the call as it was submitted last.
+
+        An answer may come late. By then the call may be another worker's, or have begun from its beginning.
+        """
+        call = self._calls.get(slot)
+        return call is not None and asked >= call.since
 
     def got_on(self, slot: str) -> bool:
         """Whether a call has saved itself further on than where it stood when it was submitted."""
