@@ -77,6 +77,11 @@ class Saved:
     body: str
 
 
+def got_on(before: Saved | None, now: Saved | None) -> bool:
+    """Whether a call stands elsewhere than *before*: one that saves again what it has just loaded does not."""
+    return now is not None and (before is None or now.body != before.body)
+
+
 def needed(stride: float) -> float:
     """Seconds that a worker needs to be there for a call to reach its next save and for the data to get home."""
     return SLACK * stride + HOME_SECONDS
@@ -143,6 +148,7 @@ class Checkpoint:
         self._keep = keep
         self.saved = saved
         self.stopped = self.gave = False
+        self._ignored = saved is not None
         self._earlier = saved.parts if saved is not None else ()
         self._started, self._begun = time.time(), time.perf_counter()
         self._rhythm = Rhythm()
@@ -163,12 +169,18 @@ class Checkpoint:
         Raises
         ------
         ProtocolError
-            Structure or state are no plain data, or the protocol has given outputs already.
+            Structure or state are no plain data, the protocol has given outputs already, or it goes on from an
+            earlier save and did not load it.
         """
         if self.gave:
             raise ProtocolError(
                 "checkpoint.save() after an output: what was given would be given again after an interruption. Give "
                 "all outputs after the last save; keep them in the state until then."
+            )
+        if self._ignored:
+            raise ProtocolError(
+                "checkpoint.save() of a call that goes on from an earlier save and has not asked for it: it would "
+                "begin anew each time. Call checkpoint.load() first, and go on from what it gives."
             )
         if any(getattr(calculator, "interrupted", False) for calculator in self._calculators.values()):
             raise CalculatorForgot
@@ -192,6 +204,7 @@ class Checkpoint:
         """
         if self.saved is None:
             return None
+        self._ignored = False
         found = decode(json.loads(self.saved.body))
         _set_generators(self._rng, found["generators"])
         self._define()

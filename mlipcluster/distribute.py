@@ -350,7 +350,9 @@ class Distribution:
 
     def _ask(self) -> None:
         """Keep what the calls under way have saved, and ask anew every few seconds."""
-        for running in self._workers.told():
+        for asked, running in self._workers.told():
+            if not self._underway.is_news(running.slot, asked):
+                continue
             if running.saved is not None:
                 self._underway.keep(running.slot, running.saved)
             self._underway.ran(running.slot, running.seconds)

@@ -20,7 +20,7 @@ from ase import Atoms
 
 from mlipcluster.attempt import NOBODY, Attempt, Watcher
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
-from mlipcluster.checkpoint import CalculatorForgot, CallInterrupted, Checkpoint, Saved
+from mlipcluster.checkpoint import CalculatorForgot, CallInterrupted, Checkpoint, Saved, got_on
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
 from mlipcluster.outputs.parent import parent_of
@@ -63,7 +63,7 @@ class Executor:
             result = self._attempt(job, call, seed, (watcher, attempt))
             # A calculator that was started anew on the way has forgotten what the old one remembered (a neighbour
             # list, a density): the last bits may differ. So the call begins again: once, or from its newest save.
-            if not self._interrupted or result.interrupted or (again and attempt.saved is begun_at):
+            if not self._interrupted or result.interrupted or (again and not got_on(begun_at, attempt.saved)):
                 return replace(result, introduction=self.introduce(job).name)
             again, begun_at = True, attempt.saved
             call = replace(call, checkpoint=begun_at)

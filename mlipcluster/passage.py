@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlipcluster.calls import Call, Job
-from mlipcluster.checkpoint import Saved
+from mlipcluster.checkpoint import Saved, got_on
 from mlipcluster.saves import HERE
 
 
@@ -58,9 +58,9 @@ class Passage:
 
     @property
     def got_on(self) -> bool:
-        """Whether the call that runs has saved itself since it began."""
+        """Whether the call that runs has saved itself further on than where it began."""
         newest = HERE.newest(self.job.run, self.call.slot)
-        return newest is not None and newest is not self._from
+        return got_on(self._from, newest)
 
     def end(self, result: bytes, printed: str) -> None:
         """The call that runs is over."""
@@ -69,7 +69,7 @@ class Passage:
             self.printed[len(self.results)] = printed
         self.results.append(result)
         if not self.over:
-            HERE.begin(self.job.run, self.call.slot)
+            self.begin()
 
     def leave(self) -> None:
         """Nothing of it runs here any more."""

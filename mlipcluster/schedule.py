@@ -106,6 +106,11 @@ class _Entry(Generic[T]):
         """Whether it goes alone, so that a call that ends or outlasts workers is told from its siblings."""
         return bool(self.lost or self.outlasted)
 
+    @property
+    def is_last_try(self) -> bool:
+        """Whether one more loss decides: nothing waits at its worker then, nor does it wait at another's."""
+        return self.lost == LOST_AT_MOST - 1
+
 
 class Schedule(Generic[T]):
     """Ready calls by step, chunks in flight by client, and how long calls take.
@@ -207,7 +212,7 @@ class Schedule(Generic[T]):
         """The next chunk to submit, or None while every client has enough."""
         for step in self._order:
             ready = self._ready[step]
-            if not ready or self._room(self.steps[step].client, self._need(step, ready[0])) <= 0:
+            if not ready or self._room(self.steps[step].client, self._need(step, ready[0]), ready[0].is_last_try) <= 0:
                 continue
             entries = self._next(step)
             self._count += 1
@@ -280,11 +285,11 @@ class Schedule(Generic[T]):
     def _next(self, step: int) -> tuple[_Entry[T], ...]:
         """Take the calls of the next chunk from those that are ready: they take about `TARGET_SECONDS` together."""
         ready = self._ready[step]
-        if ready[0].is_suspect:
+        if ready[0].is_suspect or self._most[step] == 1:
             return (ready.popleft(),)
         share = math.inf
         if self.exhausted or step:  # towards the end less, so that no worker stands idle
-            share = sum(self._mean(step, entry) for entry in ready) / self._slots[self.steps[step].client]
+            share = self._share(step)
         entries: list[_Entry[T]] = []
         seconds = 0.0
         while ready and len(entries) < self._most[step] and not ready[0].is_suspect:
@@ -294,6 +299,15 @@ class Schedule(Generic[T]):
             seconds += more
             entries.append(ready.popleft())
         return tuple(entries)
+
+    def _share(self, step: int) -> float:
+        """Seconds of what is ready that fall to each worker slot, counted as far as they matter to a chunk."""
+        slots, total = self._slots[self.steps[step].client], 0.0
+        for entry in self._ready[step]:
+            total += self._mean(step, entry)
+            if total >= TARGET_SECONDS * slots:
+                break
+        return total / slots
 
     def _mean(self, step: int, entry: _Entry[T]) -> float:
         return self._durations.mean(step, entry.size) or 0.0
@@ -310,8 +324,11 @@ class Schedule(Generic[T]):
     def _is_fed(self, step: int) -> bool:
         return len(self._ready[step]) >= CHUNKS_A_SLOT * self._slots[self.steps[step].client] * self._sizes[step]
 
-    def _room(self, client: int, need: float = 0.0) -> int:
+    def _room(self, client: int, need: float = 0.0, last_try: bool = False) -> int:
         """How many chunks more a client should have, the next of which needs a worker for so many seconds."""
-        used = sum(1 for step, _ in self._flying.values() if self.steps[step].client == client)
-        ahead = 1 if client in self._timed and need > LONG_SECONDS else CHUNKS_A_SLOT
-        return ahead * self._slots[client] - used
+        flying = [entries[0] for step, entries in self._flying.values() if self.steps[step].client == client]
+        trying = any(entry.is_last_try for entry in flying)
+        if trying and last_try:
+            return 0
+        alone = trying or last_try or (client in self._timed and need > LONG_SECONDS)
+        return (1 if alone else CHUNKS_A_SLOT) * self._slots[client] - len(flying)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -23,7 +25,9 @@ SCHEMA = 1
 class _Call:
     identity: str
     number: int = 0
-    sent: int = 0
+    stands: str = ""
+    sent: str = ""
+    since: float = math.inf
     seconds: float = 0.0
     printed: list[str] = field(default_factory=list)
 
@@ -52,7 +56,8 @@ class Underway:
         if path.name not in self._files:
             return
         try:
-            call.number = _read(path, identity).number
+            found = _read(path, identity)
+            call.number, call.stands = found.number, _digest(found.body)
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(
                 f"the checkpoint {path} cannot be used ({type(error).__name__}: {error}); its call begins anew.",
@@ -68,13 +73,21 @@ class Underway:
         """A call goes to a worker: where it is to go on from."""
         if (call := self._calls.get(slot)) is None:
             return None
-        call.sent, call.seconds = call.number, 0.0
+        call.sent, call.since, call.seconds = call.stands, time.monotonic(), 0.0
         return _read(self._path(call.identity), call.identity) if call.number else None
 
-    def got_on(self, slot: str) -> bool:
-        """Whether a call has saved itself since it was submitted."""
+    def is_news(self, slot: str, asked: float) -> bool:
+        """Whether what a worker was asked at that time (monotonic, s) is of the call as it was submitted last.
+
+        An answer may come late. By then the call may be another worker's, or have begun from its beginning.
+        """
         call = self._calls.get(slot)
-        return call is not None and call.number > call.sent
+        return call is not None and asked >= call.since
+
+    def got_on(self, slot: str) -> bool:
+        """Whether a call has saved itself further on than where it stood when it was submitted."""
+        call = self._calls.get(slot)
+        return call is not None and call.stands != call.sent
 
     def keep(self, slot: str, saved: Saved) -> bool:
         """Keep what a call saved, unless there is something newer; whether it was kept."""
@@ -85,7 +98,7 @@ class Underway:
         # Not flushed to the disk: after a power cut its digest tells what is damaged, and the call begins anew.
         write_atomic(path, _text(slot, call.identity, saved), sync=False)
         self._files.add(path.name)
-        call.number = saved.number
+        call.number, call.stands = saved.number, _digest(saved.body)
         return True
 
     def ran(self, slot: str, seconds: float) -> None:

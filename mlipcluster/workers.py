@@ -99,7 +99,7 @@ class Workers:
         self._lives: dict[int, float] = {}
         self._clients_of: dict[int, int] = {}
         self._asker: threading.Thread | None = None
-        self._told: queue.SimpleQueue[Running] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[tuple[float, Running]] = queue.SimpleQueue()
 
     @property
     def count(self) -> int:
@@ -307,13 +307,14 @@ class Workers:
 
     def _ask(self, clients: list[Client], run: str, known: dict[str, int]) -> None:
         for client in clients:
+            asked = time.monotonic()
             with contextlib.suppress(Exception):  # what is wrong with it is told by those who wait for it
                 for answer in client.run(hand_over, run, known, on_error="ignore").values():
                     for running in answer:
-                        self._told.put(running)
+                        self._told.put((asked, running))
 
-    def told(self) -> Iterator[Running]:
-        """What workers have answered since."""
+    def told(self) -> Iterator[tuple[float, Running]]:
+        """What workers have answered since, each with when it was asked (monotonic, s)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._told.get_nowait()

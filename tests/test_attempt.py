@@ -124,6 +124,23 @@ def test_a_calculator_that_is_lost_again_and_again_is_a_failure(execute):
     assert len(saves) == 1
 
 
+def test_saving_where_it_already_stood_is_not_getting_on(execute):
+    """A loop that saves at its top saves once more what it has just loaded."""
+    tries = []  # of the copy that the executor unpickles
+
+    def protocol(atoms, calc, checkpoint):
+        found = checkpoint.load()
+        for done in range(found[1] if found else 0, 3):
+            checkpoint.save(atoms, done)
+            tries.append(done)
+            if done == 1:
+                calc.interrupted = len(tries) < 20
+                raise RuntimeError(f"this structure ends the calculator's process: {tries}")
+
+    result, _ = execute(protocol)
+    assert result.failure.message.endswith("process: [0, 1, 1]")
+
+
 def test_a_call_that_lost_its_calculator_shortly_before_the_end_goes_on_elsewhere(execute, ends):
     def protocol(atoms, calc, checkpoint):
         checkpoint.save(atoms, 1)

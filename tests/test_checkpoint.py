@@ -134,6 +134,18 @@ def test_what_is_no_plain_data_is_refused(atoms, state, said):
     assert it.saved is None
 
 
+def test_what_was_saved_before_is_loaded_before_more_is_saved():
+    first = checkpoint()
+    first.save(CU)
+    first.save(CU)
+    again = checkpoint(first.saved)
+    with pytest.raises(ProtocolError, match=r"load\(\) first"):
+        again.save(CU)
+    again.load()
+    again.save(CU)
+    assert again.saved.number == 3
+
+
 def test_outputs_come_after_the_last_save():
     it = checkpoint()
     it.gave = True
@@ -187,6 +199,7 @@ def test_parts_add_up(monkeypatch):
     first = checkpoint()
     first.save(CU)
     second = checkpoint(first.saved)
+    second.load()
     second.save(CU)
     assert second.saved.number == 2
     assert second.saved.parts[0] == first.saved.parts[0]

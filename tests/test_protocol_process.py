@@ -491,16 +491,38 @@ def test_a_process_that_dies_goes_on_from_the_last_save(process, tmp_path, step)
     assert second.failure is None
 
 
-def dying_again_and_again(atoms, checkpoint, n):
+def dying_after_it_saved_once(atoms, checkpoint, n):
     checkpoint.load()
     if checkpoint.saved is None:
         checkpoint.save(atoms)
     os._exit(3)
 
 
-def test_a_process_that_dies_without_getting_on_is_a_failure(process):
-    (result,) = results_of(process.run_chunk(job(dying_again_and_again), payload()))
+def dying_after_each_save(atoms, checkpoint, n):
+    found = checkpoint.load()
+    for done in range(found[1] if found else 0, 3):
+        checkpoint.save(atoms, done)
+        if done == 1:
+            os._exit(3)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("protocol", [dying_after_it_saved_once, dying_after_each_save])
+def test_a_process_that_dies_without_getting_on_is_a_failure(process, protocol):
+    (result,) = results_of(process.run_chunk(job(protocol), payload()))
     assert "exit status 3" in result.failure.message
+
+
+def saving_without_loading(atoms, checkpoint, n):
+    checkpoint.save(atoms, 1)
+    checkpoint.save(atoms, 2)
+    os._exit(3)
+
+
+@pytest.mark.timeout(60)
+def test_a_protocol_that_saves_and_never_loads_does_not_begin_again_for_ever(process):
+    (result,) = results_of(process.run_chunk(job(saving_without_loading), payload()))
+    assert "load() first" in result.failure.message
 
 
 def test_the_driver_is_told_what_a_call_has_saved_while_it_runs(process, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlipcluster.checkpoint import needed
+from mlipcluster.durations import Durations
 from mlipcluster.schedule import (
     CHUNKS_A_SLOT,
     LARGEST_CHUNK,
@@ -189,6 +190,19 @@ def test_the_last_calls_are_shared_among_the_workers():
     assert [len(c.items) for c in drained(schedule)] == [2, 2, 1, 1, 1, 1]
 
 
+def test_how_much_is_ready_does_not_matter_to_what_a_chunk_costs(monkeypatch):
+    """One call may give a hundred thousand structures."""
+    looked = []
+    monkeypatch.setattr(Durations, "mean", lambda *_: looked.append(1) or 1.0)
+    schedule = Schedule([Step(), Step()], [4])
+    schedule.add(1, 0)
+    schedule.finished(schedule.take().number, 1.0)
+    for number in range(1000):
+        schedule.add(1, number)
+    assert [len(c.items) for c in drained(schedule)] == [1] * 8
+    assert len(looked) <= 8 * 10
+
+
 def test_later_protocols_go_first_unless_the_user_says_otherwise():
     for priorities, expected in (((None, None), [1, 0]), ((5, None), [0, 1]), ((None, -1), [0, 1])):
         schedule = Schedule([Step(priority=p) for p in priorities], [1])
@@ -277,6 +291,23 @@ def test_what_was_not_begun_and_what_goes_on_come_first():
     schedule.finished(chunk.number, 0.0, [1e-3, None])
     schedule.add_again(0, 1, 1)
     assert [item for c in drained(schedule) for item in c.items] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_who_waits_behind_a_call_that_ends_its_worker_is_not_judged_with_it(step):
+    """A worker that is lost takes along what was queued at it, and Dask does not tell which of them it ran."""
+    schedule = Schedule([Step(), Step()], [1])
+    schedule.add(step, "ends its worker")
+    schedule.add(0, "waits")
+    judged = []
+    while not schedule.idle:
+        chunks = drained(schedule)
+        for chunk in reversed(chunks):
+            if any("ends its worker" in each.items for each in chunks):
+                judged += schedule.lost(chunk.number)
+            else:
+                schedule.finished(chunk.number, 0.1)
+    assert judged == ["ends its worker"]
 
 
 def test_who_is_blameless_goes_to_a_fresh_worker_and_is_not_counted_as_lost():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +43,17 @@ def test_the_newest_is_kept_for_the_next_worker_and_the_next_driver(underway, sa
     again = Underway(tmp_path)
     again.begin("slot", IDENTITY)
     assert again.submitted("slot") == saves[1]
+
+
+def test_saving_where_it_already_stood_is_not_getting_on(underway, saves, tmp_path):
+    underway.keep("slot", saves[1])
+    for one in (underway, Underway(tmp_path)):
+        one.begin("slot", IDENTITY)
+        one.submitted("slot")
+        assert one.keep("slot", replace(saves[1], number=one.known(["slot"])["slot"] + 1))
+        assert not one.got_on("slot")
+    assert one.keep("slot", replace(saves[2], number=5))
+    assert one.got_on("slot")
 
 
 @pytest.mark.parametrize("end", ["end", "restart"])
@@ -100,6 +112,18 @@ def test_a_pickle_in_a_file_is_never_loaded(underway, saves, tmp_path):
     underway.keep("slot", replace(saves[0], body=json.dumps(body, separators=(",", ":"))))
     with pytest.warns(UserWarning, match="pickle"):
         Underway(tmp_path).begin("slot", IDENTITY)
+
+
+def test_what_was_asked_before_a_call_was_submitted_is_no_news(underway):
+    asked = time.monotonic()
+    assert not underway.is_news("slot", asked), "nobody has it yet"
+    underway.submitted("slot")
+    assert not underway.is_news("slot", asked)
+    assert underway.is_news("slot", time.monotonic())
+    asked = time.monotonic()
+    underway.restart("slot")
+    assert not underway.is_news("slot", asked)
+    assert not underway.is_news("nobody", asked)
 
 
 def test_what_the_parts_printed_is_put_together(underway):

@@ -191,12 +191,24 @@ def strike(how, every):
     return disturb
 
 
-MD = {"ensemble": "nvt", "temperature": 900, "steps": 1500, "save_every": 30}
+MD = {"steps": 900, "save_every": 20, "pause": 0.5}
+"""Takes at least 22 s, more than a life, however fast the machine is."""
+
+
+def slow_md(atoms, calc, rng, checkpoint, steps, save_every, pause):
+    class Slowly:
+        load = checkpoint.load
+
+        def save(self, atoms, state):
+            time.sleep(pause)
+            checkpoint.save(atoms, state)
+
+    return md(atoms, calc, rng, "nvt", 900.0, steps, checkpoint=Slowly(), save_every=save_every)
 
 
 def test_md_over_many_lives_has_the_bits_of_an_undisturbed_run(distribute, tmp_path):
-    plain, _, plainly = distribute("plain", tasks(2, **MD), md, None, max_workers=2)
-    cut, workers, in_lives = distribute("cut", tasks(2, **MD), md, Lives())
+    plain, _, plainly = distribute("plain", tasks(2, **MD), slow_md, None, max_workers=2)
+    cut, workers, in_lives = distribute("cut", tasks(2, **MD), slow_md, Lives())
     print(f"plain {plainly:.1f} s; in {workers} lives {in_lives:.1f} s: {in_lives / plainly:.2f}")
     assert results(cut) == results(plain)
     assert workers > 2
@@ -216,9 +228,8 @@ def record_of(folder, line):
 
 @pytest.mark.parametrize("how", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGKILL)])
 def test_md_under_warnings_and_kills(distribute, how):
-    few = MD
-    plain, _, _ = distribute("plain", tasks(2, **few), md, None, max_workers=2)
-    cut, workers, _ = distribute("cut", tasks(2, **few), md, Lives(life=30.0), strike(how, (8.0, 14.0)))
+    plain, _, _ = distribute("plain", tasks(2, **MD), slow_md, None, max_workers=2)
+    cut, workers, _ = distribute("cut", tasks(2, **MD), slow_md, Lives(life=30.0), strike(how, (8.0, 14.0)))
     assert results(cut) == results(plain)
     assert workers > 2
 
@@ -234,7 +245,7 @@ def test_what_outlasts_every_worker_fails_and_says_what_to_do(distribute):
     assert line["status"] == "failed"
     for said in ("takes longer than its workers are there", "longer walltime", "`checkpoint`"):
         assert said in line["error"]["message"]
-    assert workers <= 4
+    assert workers <= 10
 
 
 def test_what_would_not_be_finished_is_not_begun(distribute, tmp_path):
