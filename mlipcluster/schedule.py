@@ -198,14 +198,17 @@ class Schedule(Generic[T]):
         for client in range(len(self._slots)):
             steps = [step for step, given in enumerate(self.steps) if given.client == client]
             calls = {step: float(len(self._ready[step])) for step in steps}
+            needs = []
             for step, entries in self._flying.values():
                 if step in calls:
                     calls[step] += len(entries)
+                    needs += [] if entries[0].is_last_try else [self._need(step, entries[0])]
             if 0 in calls:
                 calls[0] += unread
             known = all(self._seconds[step] is not None for step, count in calls.items() if count)
             seconds = sum(count * (self._seconds[step] or 0.0) for step, count in calls.items())
-            demands.append(Demand(sum(calls.values()), seconds if known and math.isfinite(seconds) else None))
+            together = seconds if known and math.isfinite(seconds) else None
+            demands.append(Demand(sum(calls.values()), together, min(needs, default=0.0)))
         return demands
 
     def take(self) -> Chunk[T] | None:

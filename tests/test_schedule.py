@@ -260,6 +260,22 @@ def test_what_a_call_needs_is_learned_by_its_size():
     assert [chunk.needs[0] for chunk in drained(schedule)] == pytest.approx([10.0, 40.0])
 
 
+def test_the_demand_tells_what_the_shortest_call_that_was_submitted_needs():
+    schedule = Schedule([Step(), Step(client=1)], [2, 1])
+    assert schedule.demands(0.0)[0].need == 0.0
+    for size in (1, 4):
+        schedule.add(0, "call", size)
+        schedule.finished(schedule.take().number, 8.0 * size)
+    for step, size in ((0, 4), (0, 1), (1, 1)):
+        schedule.add(step, "call", size)
+    assert schedule.demands(0.0)[0].need == 0.0
+    schedule.take()
+    schedule.take()
+    assert [demand.need for demand in schedule.demands(0.0)] == pytest.approx([40.0, 0.0])
+    drained(schedule)
+    assert [demand.need for demand in schedule.demands(0.0)] == pytest.approx([10.0, 0.0])
+
+
 def test_a_call_that_saves_itself_needs_only_to_reach_a_save():
     schedule = one_ready()
     schedule.strode(0, 1, 2.0)

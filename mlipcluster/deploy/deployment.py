@@ -45,10 +45,14 @@ class Demand:
         Calls that could run at once, if there were a worker for each; ``inf`` where nobody knows their end yet.
     seconds : float, optional
         What they take together, where that is known.
+    need : float
+        Seconds that a worker has to be there yet for the shortest of those that were given to the scheduler; ``inf``
+        where only a fresh one will do.
     """
 
     calls: float = 0.0
     seconds: float | None = None
+    need: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlipcluster.deploy.deployment import Demand, Range
 
@@ -120,7 +120,16 @@ class Scaling:
 
     def plan(self, demand: Demand, jobs: Sequence[JobView], now: float) -> Plan:
         """What to do about the *demand*, with these *jobs*, at this time (seconds of any clock that only goes on)."""
-        here = [job for job in jobs if job.state != LEAVING]
+        spent = tuple(job.tag for job in jobs if self._is_spent(job, demand))
+        plan = self._plan(demand, [job for job in jobs if job.state != LEAVING and job.tag not in spent], now)
+        return replace(plan, retire=plan.retire + spent)
+
+    def _is_spent(self, job: JobView, demand: Demand) -> bool:
+        """Whether a job stands idle, and will, as it has too little time left for all that is to do."""
+        waits = job.state == WORKING and job.idle >= self.rules.idle_timeout
+        return waits and demand.calls > 0 and job.left < demand.need
+
+    def _plan(self, demand: Demand, here: Sequence[JobView], now: float) -> Plan:
         lasting = [job for job in here if job.state != WORKING or job.left > self.lead]
         missing = self._wanted(_what_is_left(demand, here, self.lead, self.rules.processes)) - len(lasting)
         if missing > 0:
@@ -169,4 +178,4 @@ def _what_is_left(demand: Demand, jobs: Sequence[JobView], lead: float, processe
     each = demand.seconds / demand.calls
     soon = [job.left for job in jobs if job.state == WORKING and job.left <= lead]
     calls = min(demand.calls, sum(processes * (left // each) for left in soon) if each else demand.calls)
-    return Demand(demand.calls - calls, demand.seconds - calls * each) if soon else demand
+    return replace(demand, calls=demand.calls - calls, seconds=demand.seconds - calls * each) if soon else demand

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlipcluster.deploy.deployment import Demand, Range
-from mlipcluster.deploy.scaling import DEATHS, LEAVING, PATIENCE, PENDING, STARTING, WORKING, JobView, Rules, Scaling
+from mlipcluster.deploy.scaling import (
+    DEATHS,
+    LEAVING,
+    PATIENCE,
+    PENDING,
+    STARTING,
+    WORKING,
+    JobView,
+    Plan,
+    Rules,
+    Scaling,
+)
 
 
 def scaling(least=0, most=10, **rules):
@@ -182,3 +193,14 @@ def test_a_twitching_demand_moves_nothing_back_and_forth(twitches, processes):
         assert not plan.retire
         here += [JobView(f"{second}-{i}", PENDING) for i in range(plan.submit)]
     assert len(here) <= max(1, 12 // processes)
+
+
+def test_an_idle_job_with_too_little_time_for_what_is_to_do_is_replaced():
+    hours = scaling(most=1, idle_timeout=60.0)
+    for need in (21600.0, math.inf):
+        demand = Demand(1, 21600.0, need)
+        plan = hours.plan(demand, [JobView("a", WORKING, idle=60.0, left=7200.0)], 0.0)
+        assert (plan.retire, plan.submit) == (("a",), 1)
+        assert hours.plan(demand, [JobView("a", WORKING, idle=59.0, left=7200.0)], 0.0) == Plan()
+        assert hours.plan(demand, [JobView("a", LEAVING, left=7200.0), JobView("b", PENDING)], 0.0) == Plan()
+    assert hours.plan(Demand(1, 21600.0, 3600.0), [JobView("a", WORKING, idle=60.0, left=7200.0)], 0.0) == Plan()
