@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -35,6 +36,8 @@ log = logging.getLogger("mlipcluster")
 SLOTS_EVERY = 2.0
 """Seconds between two looks at how many workers there are."""
 LOOK_SECONDS = 1.0
+FETCH_SECONDS = 30.0
+"""How long a result may take on its way before it is looked whether it is still there."""
 ASKED_SECONDS = 2.0
 """How long the end of a run waits for workers that were asked something."""
 LIFE_SHARE = 0.9
@@ -57,6 +60,10 @@ class Returned:
     number: int
     result: ChunkResult | None
     blameless: bool = False
+
+
+class _RunsAgainError(Exception):
+    pass
 
 
 class Workers:
@@ -262,15 +269,17 @@ class Workers:
                     client.run(warm, job, workers=workers, on_error="ignore")
             client = self._clients[step.client]
             future = client.submit(introduce, job, resources=dict(step.resources) or None, pure=False)
-            done = threading.Event()
-            future.add_done_callback(lambda _: done.set())
-            while not done.wait(LOOK_SECONDS):
-                self._look_after()
-                self.meet()
-                self._look_what_is_waited_for()
-                tell(self._waiting)
-        answer: Introduction = self._result(future)
-        return answer
+            while True:
+                done = threading.Event()
+                future.add_done_callback(lambda _, done=done: done.set())
+                while not done.wait(LOOK_SECONDS):
+                    self._look_after()
+                    self.meet()
+                    self._look_what_is_waited_for()
+                    tell(self._waiting)
+                with contextlib.suppress(_RunsAgainError):
+                    answer: Introduction = self._result(future)
+                    return answer
 
     def submit(self, number: int, name: str, step: Step, priority: int, job: Job, calls: tuple[Call, ...]) -> None:
         """Send a chunk on its way, to a worker that will be there for as long as its calls need one."""
@@ -289,8 +298,11 @@ class Workers:
                 resources=resources or None,
                 pure=False,
             )
-        self._futures[number] = future
         self._clients_of[number] = step.client
+        self._await(number, future)
+
+    def _await(self, number: int, future: Future[Any]) -> None:
+        self._futures[number] = future
         future.add_done_callback(lambda future: self._done.put((number, future)))
 
     def ask(self, run: str, known: Mapping[str, int]) -> None:
@@ -336,16 +348,25 @@ class Workers:
                 number, future = self._done.get(timeout=timeout) if block else self._done.get_nowait()
                 block = False
                 if self._futures.get(number) is future:  # not one of a run that was broken off before
-                    self._spent.append(self._futures.pop(number))
-                    yield self._returned(number, future)
+                    del self._futures[number]
+                    try:
+                        returned = self._returned(number, future)
+                    except _RunsAgainError:
+                        self._await(number, future)
+                        continue
+                    self._spent.append(future)
+                    yield returned
 
     def _returned(self, number: int, future: Future[Any]) -> Returned:
-        crew = self._crews[self._clients_of.pop(number)]
+        crew = self._crews[self._clients_of[number]]
+        blameless = False
         try:
-            return Returned(number, self._result(future))
+            result = self._result(future)
         except KilledWorker as killed:
-            worker = killed.last_worker
-            return Returned(number, None, crew.is_blameless(worker.address) or crew.is_blameless(str(worker.name)))
+            result, worker = None, killed.last_worker
+            blameless = crew.is_blameless(worker.address) or crew.is_blameless(str(worker.name))
+        del self._clients_of[number]
+        return Returned(number, result, blameless)
 
     @property
     def _clients(self) -> list[Client]:
@@ -407,9 +428,26 @@ class Workers:
             raise RunError(_lost(gone))
 
     def _result(self, future: Future[Any]) -> Any:
+        """What a task gave, which its worker has until it is fetched.
+
+        Raises
+        ------
+        _RunsAgainError
+            The worker ended before that; Dask has the task run again.
+        """
+        seconds = FETCH_SECONDS
         try:
-            return future.result()
-        except (KilledWorker, MLIPClusterError):
+            while True:
+                try:
+                    return future.result(timeout=seconds)
+                except (TimeoutError, asyncio.TimeoutError):
+                    if future.status == "error":  # it is the task's own
+                        raise
+                self._look_after()
+                if not future.done():
+                    raise _RunsAgainError
+                seconds *= 2  # it may be large, and the way slow
+        except (KilledWorker, MLIPClusterError, _RunsAgainError):
             raise
         except Exception as error:  # calls keep their own exceptions to themselves: this is Dask's or the network's
             self._check_connected()

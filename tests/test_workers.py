@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -97,6 +99,37 @@ def test_a_calculator_that_cannot_start_is_told_as_itself(workers):
     asking = Job.asking({"": CalculatorSpec("nowhere:Calculator")})
     with pytest.raises(CalculatorStartError, match="nowhere"):
         workers.introduce(asking, Step())
+
+
+def brief(atoms):
+    time.sleep(4)
+    return atoms
+
+
+def test_a_result_that_is_lost_with_its_worker_is_waited_for_without_holding_up_others(place, monkeypatch):
+    monkeypatch.setattr("mlipcluster.workers.FETCH_SECONDS", 0.5)
+    workers = Workers([Local(max_workers=1)], place)
+    try:
+        workers.submit(1, "brief", Step(), 0, job(brief), calls())
+        (client,) = workers._clients
+        client.wait_for_workers(1, timeout=60)
+        pids = client.run(os.getpid)
+        while not (has := client.run_on_scheduler(holders)):
+            time.sleep(0.1)
+        os.kill(pids[has[0]], signal.SIGKILL)
+        came = [list(workers.wait(0.1)) for _ in range(3)]
+        assert came == [[], [], []]
+        while not (returned := list(workers.wait(1))):
+            pass
+        assert [one.number for one in returned] == [1]
+        assert transit.unpack(returned[0].result.results[0]).failure is None
+    finally:
+        workers.close(abort=True)
+
+
+def holders(dask_scheduler):
+    """The workers that have a result."""
+    return [worker.address for task in dask_scheduler.tasks.values() for worker in task.who_has or ()]
 
 
 def test_what_dask_cannot_do_is_an_error_that_says_what_to_do(workers, monkeypatch):
