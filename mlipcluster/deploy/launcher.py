@@ -136,6 +136,7 @@ class Launcher:
         try:
             if self._doubtful:
                 left.update(self.queue.find(self.name))
+                self._doubtful = 0
             while left and (passed := time.monotonic() - begun) < CLOSE_SECONDS + self.batch.grace:
                 states = self.queue.look(left)
                 left = {job for job in left if states.get(job, JobState(ENDED)).state != ENDED}
@@ -147,6 +148,8 @@ class Launcher:
         except RunError as error:
             why = str(error)
         self.forget(set(jobs) - left)
+        if self._doubtful:
+            left.add(f"one named {self.name}")
         if left:
             warnings.warn(
                 f"jobs may be left in the queue: {', '.join(sorted(left))}; {why} Cancel them by hand, or run the same "

@@ -267,6 +267,31 @@ def test_a_job_that_was_submitted_although_nobody_said_so_is_cancelled_at_the_en
     assert queue.processes["101"].wait(20) == -signal.SIGTERM
 
 
+@dataclass
+class Silent(Unsure):
+    """Says of no job that it was submitted, and then nothing for a while."""
+
+    silent: bool = True
+
+    def submit(self, script, folder):
+        self.left["mlipcluster-000000000000-0"] = []
+        return super().submit(script, folder)
+
+    def find(self, name):
+        if self.processes and self.silent:
+            raise RunError("the stand-in does not answer.")
+        return super().find(name)
+
+
+def test_a_job_that_nobody_can_look_for_at_the_end_is_warned_of(crew):
+    queue = Silent()
+    one = crew(1, prologue=["exec sleep 600"], queue_=queue)
+    until(lambda: one._error is not None)
+    with pytest.warns(UserWarning, match="left in the queue: one named mlipcluster-000000000000-0; the stand-in"):
+        one.close()
+    queue.silent = False  # which has the fixture's own end take it away
+
+
 def test_what_waits_is_said_and_taken_away_at_the_end(crew):
     queue = Processes(pending={"100", "101"})
     one = crew(2, prologue=["exec sleep 60"], queue_=queue)
