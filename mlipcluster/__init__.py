@@ -11,6 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlipcluster.calculators.socket_calculator import SocketCalculator
     from mlipcluster.calculators.spec import CalculatorSpec
+    from mlipcluster.deploy.clouds import EC2, ECS, GCP, Azure, DigitalOcean, Fargate, Hetzner, Kubernetes, OpenStack
+    from mlipcluster.deploy.credentials_folder import generate_dask_tls_security
+    from mlipcluster.deploy.deployment import Range
+    from mlipcluster.deploy.htcondor import HTCondor
+    from mlipcluster.deploy.local import Local
+    from mlipcluster.deploy.lsf import LSF
+    from mlipcluster.deploy.moab import Moab
+    from mlipcluster.deploy.oar import OAR
+    from mlipcluster.deploy.pbs import PBS
+    from mlipcluster.deploy.sge import SGE
+    from mlipcluster.deploy.slurm import Slurm
+    from mlipcluster.deploy.ssh import SSH
     from mlipcluster.errors import MLIPClusterError
     from mlipcluster.front import MLIPCluster
     from mlipcluster.outputs.output import Output, read_output
@@ -22,24 +34,64 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Audit": "mlipcluster.reproduction.audit",
+    "Azure": "mlipcluster.deploy.clouds",
     "CalculatorSpec": "mlipcluster.calculators.spec",
+    "DigitalOcean": "mlipcluster.deploy.clouds",
+    "EC2": "mlipcluster.deploy.clouds",
+    "ECS": "mlipcluster.deploy.clouds",
+    "Fargate": "mlipcluster.deploy.clouds",
+    "GCP": "mlipcluster.deploy.clouds",
+    "HTCondor": "mlipcluster.deploy.htcondor",
+    "Hetzner": "mlipcluster.deploy.clouds",
+    "Kubernetes": "mlipcluster.deploy.clouds",
+    "LSF": "mlipcluster.deploy.lsf",
+    "Local": "mlipcluster.deploy.local",
     "MLIPCluster": "mlipcluster.front",
     "MLIPClusterError": "mlipcluster.errors",
+    "Moab": "mlipcluster.deploy.moab",
+    "OAR": "mlipcluster.deploy.oar",
+    "OpenStack": "mlipcluster.deploy.clouds",
     "Output": "mlipcluster.outputs.output",
+    "PBS": "mlipcluster.deploy.pbs",
+    "Range": "mlipcluster.deploy.deployment",
     "Results": "mlipcluster.outputs.results",
+    "SGE": "mlipcluster.deploy.sge",
+    "SSH": "mlipcluster.deploy.ssh",
+    "Slurm": "mlipcluster.deploy.slurm",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
+    "generate_dask_tls_security": "mlipcluster.deploy.credentials_folder",
     "read_output": "mlipcluster.outputs.output",
     "reproduce": "mlipcluster.reproduction.rerun",
 }
 
 __all__ = [
+    "EC2",
+    "ECS",
+    "GCP",
+    "LSF",
+    "OAR",
+    "PBS",
+    "SGE",
+    "SSH",
     "Audit",
+    "Azure",
     "CalculatorSpec",
+    "DigitalOcean",
+    "Fargate",
+    "HTCondor",
+    "Hetzner",
+    "Kubernetes",
+    "Local",
     "MLIPCluster",
     "MLIPClusterError",
+    "Moab",
+    "OpenStack",
     "Output",
+    "Range",
     "Results",
+    "Slurm",
     "SocketCalculator",
+    "generate_dask_tls_security",
     "read_output",
     "reproduce",
 ]

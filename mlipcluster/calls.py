@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.checkpoint import Part, Saved
 from mlipcluster.outputs.frame import Frame
 
 
@@ -106,12 +107,21 @@ class Call:
         Keyword arguments of the task, with the updates of earlier protocols.
     seed : int, optional
         The seed, where it is pinned; otherwise it is drawn from the run's root seed and the place of the call.
+    slot : str
+        Its place in the run: no other call has it.
+    needs : float
+        Seconds that its worker must still be there; with less left it is handed back.
+    checkpoint : Saved, optional
+        Where it goes on from.
     """
 
     task: TaskInfo
     structure: bytes | None
     kwargs: dict[str, Any]
     seed: int | None = None
+    slot: str = ""
+    needs: float = 0.0
+    checkpoint: Saved | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,7 @@ class Product:
         Its text in each format in which it is saved.
     parent : dict, optional
         Name and digest of the record of the output that the task's structure was read from.
+    natoms : int
     """
 
     formula: str
@@ -164,6 +175,7 @@ class Product:
     structure: bytes = b""
     frames: Mapping[str, Frame] = field(default_factory=dict)
     parent: dict[str, str] | None = None
+    natoms: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,12 +193,20 @@ class CallResult:
     started : float
         Start, as seconds since 1970 (UTC).
     seconds : float
-        Wall time.
+        Wall time; of a call that was interrupted, of all its parts together.
     introduction : str
         Which `Introduction` tells of the process that made it.
     failure : Failure, optional
     printed : str
         The end of what was printed meanwhile.
+    parts : tuple of Part
+        Where it was interrupted: when and how long each worker ran it.
+    interrupted : bool
+        The worker has to end; the call goes on from its checkpoint elsewhere.
+    checkpoint : Saved, optional
+        What an interrupted call saved last.
+    stride : float
+        Seconds between two of its saves; 0 where there was none.
     """
 
     seed: int
@@ -197,6 +217,10 @@ class CallResult:
     updates: dict[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
     printed: str = ""
+    parts: tuple[Part, ...] = ()
+    interrupted: bool = False
+    checkpoint: Saved | None = None
+    stride: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import inspect
 import pickle
 import shutil
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,9 @@ import cloudpickle
 import numpy as np
 from ase import Atoms
 
+from mlipcluster.attempt import NOBODY, Attempt, Watcher
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job, Product
+from mlipcluster.checkpoint import CalculatorForgot, CallInterrupted, Checkpoint, Saved, got_on
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import ProtocolError
 from mlipcluster.outputs.parent import parent_of
@@ -35,15 +36,10 @@ if TYPE_CHECKING:
     from mlipcluster.calculators.spec import CalculatorSpec
     from mlipcluster.outputs.frame import Frame
 
-HANDED = ("calc", "calculators", "seed", "rng", "scratch", "task")
+HANDED = ("calc", "calculators", "checkpoint", "rng", "scratch", "seed", "task")
 """What a protocol may ask for by name beside its task's own keyword arguments."""
 
 Protocol = Callable[..., Any]
-Clock = Callable[[bool], None]
-
-
-def no_clock(running: bool) -> None:
-    """Tell nobody when a protocol starts and ends."""
 
 
 class Executor:
@@ -57,25 +53,23 @@ class Executor:
         self._introduction: Introduction | None = None
         self._interrupted = False
 
-    def run(self, job: Job, call: Call, clock: Clock = no_clock) -> CallResult:
-        """Make one call; whatever it raises becomes its `Failure`.
-
-        Parameters
-        ----------
-        clock : callable
-            Called with True when the calculators are ready and the protocol is about to start, and with False when it
-            has ended: only what lies between counts for its timeout.
-        """
+    def run(self, job: Job, call: Call, watcher: Watcher = NOBODY) -> CallResult:
+        """Make one call; whatever it raises becomes its `Failure`."""
         seed = self._seed(job, call)
-        result = self._attempt(job, call, seed, clock)
-        if self._interrupted:
+        begun_at: Saved | None = None
+        again = False
+        while True:
+            attempt = Attempt(call.checkpoint)
+            result = self._attempt(job, call, seed, (watcher, attempt))
             # A calculator that was started anew on the way has forgotten what the old one remembered (a neighbour
-            # list, a density): the last bits may differ. So the call begins again.
-            result = self._attempt(job, call, seed, clock)
-        return replace(result, introduction=self.introduce(job).name)
+            # list, a density): the last bits may differ. So the call begins again: once, or from its newest save.
+            if not self._interrupted or result.interrupted or (again and not got_on(begun_at, attempt.saved)):
+                return replace(result, introduction=self.introduce(job).name)
+            again, begun_at = True, attempt.saved
+            call = replace(call, checkpoint=begun_at)
 
-    def _attempt(self, job: Job, call: Call, seed: int, clock: Clock) -> CallResult:
-        started, begun = time.time(), time.perf_counter()
+    def _attempt(self, job: Job, call: Call, seed: int, told: tuple[Watcher, Attempt]) -> CallResult:
+        watcher, attempt = told
         products: list[Product] = []
         updates: dict[str, Any] = {}
         failure = None
@@ -83,16 +77,20 @@ class Executor:
         try:
             protocol, keep = self._load(job)
             wishes = self._wishes
-            with self._handed(job, call, wishes, seed) as handed, _timed(clock):
-                begun = time.perf_counter()
-                products, updates = _collect(_values(protocol, wishes, call, handed), job, keep)
-                seconds = time.perf_counter() - begun
+            with self._handed(job, call, seed, (watcher, attempt)) as handed, attempt.timed(watcher.clock):
+                products, updates = _collect(attempt.noted(_values(protocol, wishes, call, handed)), job, keep)
         except (KeyboardInterrupt, GeneratorExit):
             raise
+        except CallInterrupted:
+            pass
+        except CalculatorForgot as forgot:
+            self._interrupted = True
+            failure = describe_failure(forgot)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a protocol is a failure of that call only
-            seconds = time.perf_counter() - begun
             products, updates, failure = [], {}, describe_failure(error)
-        return CallResult(seed, started, seconds, "", tuple(products), updates, failure)
+        if attempt.stopped or (self._interrupted and attempt.is_late):
+            return attempt.interrupted(seed)
+        return attempt.result(seed, products, updates, failure)
 
     def introduce(self, job: Job, *, start: bool = False) -> Introduction:
         """Tell of this process: machine, environment, and the calculators it has used so far.
@@ -141,9 +139,10 @@ class Executor:
         return self._loaded[1], self._loaded[2]
 
     @contextlib.contextmanager
-    def _handed(self, job: Job, call: Call, wishes: Wishes, seed: int) -> Iterator[dict[str, Any]]:
+    def _handed(self, job: Job, call: Call, seed: int, told: tuple[Watcher, Attempt]) -> Iterator[dict[str, Any]]:
         """What the protocol's signature asks for; the calculators are in a defined state."""
-        wanted = wishes.handed
+        wanted = self._wishes.handed
+        watcher, attempt = told
         with contextlib.ExitStack() as stack:
             handed: dict[str, Any] = {"seed": seed, "task": call.task}
             names = _calculators_wanted(wanted, job, call)
@@ -157,6 +156,8 @@ class Executor:
             # Seeded even if no rng is asked for: code beneath a protocol may use the global generators.
             rng = seed_everything(seed)
             handed["rng"] = rng
+            if "checkpoint" in wanted:
+                handed["checkpoint"] = attempt.checkpoint = Checkpoint(rng, leases, seed, call.checkpoint, watcher.keep)
             try:
                 yield {name: value for name, value in handed.items() if name in wanted}
             finally:
@@ -173,15 +174,6 @@ class Executor:
                 if self._used.get(name) != now:
                     self._used[name] = now
                     self._introduction = None
-
-
-@contextlib.contextmanager
-def _timed(clock: Clock) -> Iterator[None]:
-    clock(True)
-    try:
-        yield
-    finally:
-        clock(False)
 
 
 @dataclass(frozen=True)
@@ -338,6 +330,7 @@ def _product(atoms: Atoms, index: int, job: Job) -> Product:
         b"" if job.last else pickle.dumps(atoms),
         _frames(atoms, job.formats),
         parent_of(atoms),
+        len(atoms),
     )
 
 

@@ -54,10 +54,17 @@ def facts_from(introduction: Introduction, calculators: Mapping[str, CalculatorS
     return CalculatorFacts(introduction.environment["digest"], told)
 
 
-def facts_here(calculators: Mapping[str, CalculatorSpec], cache: Path) -> CalculatorFacts | None:
-    """The facts without starting anything, for workers on this machine; None where a calculator must be asked.
+def facts_here(
+    calculators: Mapping[str, CalculatorSpec], cache: Path, environment: str | None = None
+) -> CalculatorFacts | None:
+    """The facts without starting anything; None where a calculator must be asked.
 
     A calculator need not be asked when it was before, by this run, and its weights and code are still the same bytes.
+
+    Parameters
+    ----------
+    environment : str, optional
+        Digest of the workers' environment. Default: this process's.
     """
     known = _read(cache)
     told = {}
@@ -69,8 +76,10 @@ def facts_here(calculators: Mapping[str, CalculatorSpec], cache: Path) -> Calcul
         late = _late(known, name, spec)
         if any(_sha256(file.path) != file.sha256 for file in _files(provenance) if late.get(file.path) != SCRATCH):
             return None
+        if environment is not None and not spec.interpreter.is_file():
+            return None  # it is on the workers' machines alone
         told[name] = _digest(spec, provenance, measure(spec.interpreter, lock=False).digest, late)
-    return CalculatorFacts(measure(lock=False).digest, told)
+    return CalculatorFacts(measure(lock=False).digest if environment is None else environment, told)
 
 
 def remember(introduction: Introduction, calculators: Mapping[str, CalculatorSpec], cache: Path) -> None:

@@ -74,12 +74,16 @@ class RunFolder:
 
         run.json                what the run was told, written once
         calculators.json        what the calculators said of themselves when they were asked
+        workers.json            environments of the interpreters that ran the workers
         environments/<digest>/  lock file and manifest of each environment that took part
         ledger.jsonl            one line an output or failure, appended and flushed: the scorefile
         intermediate.jsonl      outputs that a later protocol still works on
         outputs/0000/…          self-contained outputs, 1,000 a folder
         failures/               for each failure: traceback, input, the record so far
+        checkpoints/            of calls that are under way
         logs/
+        jobs.jsonl              jobs that were submitted to a batch system
+        private/0/…             keys of each deployment of the run that goes on, mode 0700
     """
 
     def __init__(
@@ -93,12 +97,16 @@ class RunFolder:
         self.root = Path(root).expanduser().absolute()
         self.run_file = self.root / "run.json"
         self.calculators = self.root / "calculators.json"
+        self.workers = self.root / "workers.json"
         self.environments = self.root / "environments"
         self.ledger = self.root / ledger
         self.intermediate = self.root / "intermediate.jsonl"
         self.outputs = self.root / outputs
         self.failures = self.root / "failures"
         self.logs = self.root / logs
+        self.checkpoints = self.root / "checkpoints"
+        self.jobs = self.root / "jobs.jsonl"
+        self.private = self.root / "private"
 
     def output_folder(self, number: int) -> Path:
         """Folder of the *number*-th output of the run."""

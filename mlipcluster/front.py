@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect as python_inspect
 import logging
 import operator
@@ -20,10 +21,14 @@ from ase import Atoms
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Introduction, Job
+from mlipcluster.clusters import Clusters
+from mlipcluster.deploy.arrivals import Terms
+from mlipcluster.deploy.deployment import Place
 from mlipcluster.distribute import Distribution, Pinned, Work
 from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.facts import CalculatorFacts, facts_from, facts_here, remember
 from mlipcluster.files import RunFolder
+from mlipcluster.interpreters import environment_here, remember_environment
 from mlipcluster.options import GROUPS, Options
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.outputs.output import Output
@@ -59,9 +64,16 @@ class MLIPCluster:
         factory (``"module:callable"``) or a spec.
     calculators : mapping of str to these, optional
         Several, by name: each task is run once with each; ``calculators`` hands a protocol all of them.
-    root, cluster : path or str, optional
-        The root of environments that model strings are looked up in, or the name of a cluster that has one
-        (`mlipcluster.store.sites`). Default: what ``MLIPCLUSTER_ROOT`` or a settings file names.
+    root : path, optional
+        The root of environments that model strings are looked up in. Default: that of the named *cluster*, else what
+        ``MLIPCLUSTER_ROOT`` or a settings file names (`mlipcluster.store.sites`).
+    cluster : Deployment, str, distributed.Cluster, distributed.Client or callable, optional
+        Where the workers run: a value such as ``Slurm(…)``, the name of a configured cluster (which may have a root of
+        environments, workers, or both), a Dask cluster or client of your own, the address of a scheduler, or a function
+        that makes one of these three when it is needed. What was handed in is not closed; what was made is. Default:
+        this machine.
+    clusters : sequence of these, optional
+        Several, which ``clients_indices`` of `distribute` counts from 0.
     nstruct : int
         Repeats of each task, each with seeds of its own.
     seed : int, optional
@@ -73,7 +85,7 @@ class MLIPCluster:
     input_atoms : Atoms, optional
         The structure of tasks that bring none.
     client, clients : distributed.Client or a sequence of them, optional
-        Workers of your own.
+        The same for clients of your own.
     **options
         Any field of the groups in `mlipcluster.options`, by its name: `Compute`, `Saving`, `Faults`, `About`,
         `Checks` and `Showing`; ``output_path="runs/relax"`` among them.
@@ -96,7 +108,8 @@ class MLIPCluster:
         *,
         calculators: Mapping[str, Calculator] | None = None,
         root: str | os.PathLike[str] | None = None,
-        cluster: str | None = None,
+        cluster: Any = None,
+        clusters: Sequence[Any] | None = None,
         nstruct: int = 1,
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
@@ -108,7 +121,8 @@ class MLIPCluster:
         **options: Any,
     ) -> None:
         self.options = Options.from_names(options)
-        self._calculators = _calculators(calculator, calculators, {"root": root, "cluster": cluster})
+        chosen = Clusters(cluster, clusters, client, clients)
+        self._calculators = _calculators(calculator, calculators, chosen.where(root))
         self._nstruct = _whole("nstruct", nstruct, 1)
         self._seed = None if seed is None else _whole("seed", seed, 0)
         self._pinned = Pinned(_wholes("seeds", seeds), _wholes("output_ids", output_ids))
@@ -126,11 +140,21 @@ class MLIPCluster:
             logs=saving.logs_dir_name,
             ledger=saving.scorefile_name,
         )
-        if client is not None and clients is not None:
-            raise InputError("client and clients are both given; give one of them.")
-        given = list(clients or ([client] if client is not None else []))
-        self._workers = Workers(self.options.compute, given, self.folder.logs / "workers.log")
+        checks = self.options.checks
+        self._workers = Workers(
+            chosen.deployments(self.options.compute, root),
+            self._place,
+            self.options.compute.security,
+            Terms(checks.same_versions, checks.environment),
+        )
         self._inside = False
+
+    def _place(self, number: int) -> Place:
+        folder = self.folder
+        token = hashlib.sha256(os.fspath(folder.root).encode()).hexdigest()[:12]
+        address = self.options.compute.dashboard_address
+        private = folder.private / str(number)
+        return Place(token, number, folder.logs, private, folder.jobs, dashboard_address=address)
 
     def __enter__(self) -> MLIPCluster:
         self._inside = True
@@ -224,9 +248,10 @@ class MLIPCluster:
             stack.push(self._end)
             seed = self._root_seed(book)
             book.begin(Told(planned, self._calculators, self._nstruct, seed, self.options.about, git, _version()))
-            facts = self._facts(planned, book)
-            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
             progress = stack.enter_context(Progress(self._title(planned), shown=self.options.showing.progress))
+            facts = self._facts(planned, book, progress)
+            work = Work(self._source, planned, self._calculators, facts, seed, self._pinned)
+            progress.begin()
             distribution = Distribution(work, self.options, book, self._workers, progress)
             try:
                 yield from distribution.saved()
@@ -245,20 +270,27 @@ class MLIPCluster:
             return self._seed
         return new_root() if known is None else known
 
-    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook) -> CalculatorFacts:
+    def _facts(self, planned: Sequence[PlannedProtocol], book: RunBook, progress: Progress) -> CalculatorFacts:
         """Ask the calculators what they are, unless nothing has changed since they were asked."""
         used = self._calculators if any({"calc", "calculators"} & p.wanted for p in planned) else {}
         cache = self.folder.calculators
-        facts = None if self._workers.started and not self._workers.own else facts_here(used, cache)
+        asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
+        facts, there = None, (self._workers.interpreters, self.folder.workers, asking.step.client)
+        if self._workers.here:
+            facts = facts_here(used, cache)
+        elif not self.folder.jobs.exists():  # those that a lost driver has left are found by whoever starts more
+            environment = environment_here(*there)
+            facts = None if environment is None else facts_here(used, cache, environment)
         if facts is None:
             self.folder.logs.mkdir(parents=True, exist_ok=True)
-            asking = next((p for p in planned if {"calc", "calculators"} & p.wanted), planned[0])
             job = Job.asking(used, self.options.compute.scratch_dir)
-            introduction = self._workers.introduce(job, asking.step, self._source.known_length)
+            introduction = self._workers.introduce(job, asking.step, self._source.known_length, progress.wait)
             _check_python(introduction)
             with book.together():
                 book.meet(introduction)
             remember(introduction, used, cache)
+            if not self._workers.here:
+                remember_environment(introduction.environment["digest"], *there)
             facts = facts_from(introduction, used, cache)
         wanted = self.options.checks.environment
         if wanted is not None and not (wanted and facts.environment.startswith(wanted)):

@@ -13,55 +13,72 @@ from typing import Any, get_type_hints
 
 from ase import Atoms
 
+from mlipcluster.deploy import dashboard
+from mlipcluster.deploy.deployment import check_whole
 from mlipcluster.errors import InputError
 from mlipcluster.outputs.formats import FORMATS
 
 COMPRESSIONS = ("", "gz", "bz2", "xz")
-TAKEN = ("run.json", "intermediate.jsonl", "calculators.json", "environments", "failures", "protocols")
+TAKEN = (
+    "run.json",
+    "intermediate.jsonl",
+    "calculators.json",
+    "workers.json",
+    "environments",
+    "failures",
+    "protocols",
+    "jobs.jsonl",
+    "private",
+)
 """Names in the run folder that cannot be chosen (`mlipcluster.files.RunFolder`)."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """The workers that are started on this machine; unused when a ``client`` is handed in.
+    """The workers, and what calls may use on them.
+
+    The first three are of the workers that a run starts: on this machine, or those of its one ``cluster``.
 
     Attributes
     ----------
     max_workers : int, optional
-        Dask workers, each running one protocol at a time. Default: one a processor core.
+        Dask workers, each running one protocol at a time. Default, on this machine: one a processor core.
     min_workers : int, optional
-        With it the number of workers follows the queue of work, between the two. Default: all from the start.
-    cores : int
+        With it the number of workers follows the queue of work, between the two. Default, on this machine: all from
+        the start.
+    cores : int, optional
         Threads that NumPy and the like may use in a worker's protocols; a calculator's own threads are
-        those of its `CalculatorSpec`.
+        those of its `CalculatorSpec`. Default, on this machine: 1.
     memory : str or int, optional
         What a protocol call, its calculators among it, may use, as Dask writes it (``"4 GiB"``); one that is over is
         ended and recorded as a failure. Looked at once a second. Default: no limit.
     scratch_dir : path, optional
-        Where protocols' ``scratch`` folders are made. Default: the system's temporary folder.
+        Where protocols' ``scratch`` folders are made. Default: a folder of the worker's own, gone when it is.
     dashboard_address : str
-        Where Dask's dashboard listens.
-    security : object, optional
-        A ``distributed.Security`` for the connections between driver, scheduler and workers.
+        Where Dask's dashboard listens on this machine: ``127.0.0.1:PORT``.
+    security : bool, path or distributed.Security, optional
+        TLS between driver, scheduler and workers. Default: on where workers are on other machines. True: on. False:
+        off. A folder that ``mlipcluster tls new`` made, or a ``distributed.Security``: on, with these credentials.
     """
 
     max_workers: int | None = None
     min_workers: int | None = None
-    cores: int = 1
+    cores: int | None = None
     memory: str | int | None = None
     scratch_dir: str | None = None
     dashboard_address: str = "127.0.0.1:0"
     security: Any = None
 
     def __post_init__(self) -> None:
-        _at_least("max_workers", self.max_workers, 1)
-        _at_least("min_workers", self.min_workers, 0)
-        _at_least("cores", self.cores, 1)
+        for name, least in (("max_workers", 1), ("min_workers", 0), ("cores", 1)):
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, least)
+        if None not in (self.min_workers, self.max_workers) and self.min_workers > self.max_workers:  # type: ignore[operator]
+            raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.max_workers}; lower it.")
         _ = self.memory_bytes
+        object.__setattr__(self, "dashboard_address", dashboard.loopback(self.dashboard_address))
         if self.scratch_dir is not None:
             object.__setattr__(self, "scratch_dir", os.fspath(self.scratch_dir))
-        if self.min_workers is not None and self.min_workers > self.workers:
-            raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.workers}; lower it.")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -74,11 +91,6 @@ class Compute:
             return int(parse_bytes(self.memory))
         except (ValueError, TypeError, AttributeError):
             raise InputError(f"memory={self.memory!r} is not an amount; give one such as '4 GiB'.") from None
-
-    @property
-    def workers(self) -> int:
-        """Number of workers at most."""
-        return self.max_workers or os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -195,11 +207,16 @@ class Checks:
         Of the repository that holds the protocols: the commit that must be checked out; ``""`` for any commit, but
         without uncommitted changes; None to record whatever is there and warn when there are uncommitted changes.
     environment : str, optional
-        Digest that the workers' environment must have.
+        Digest that the workers' environment must have, or the beginning of it.
+    same_versions : bool
+        Whether workers are refused whose versions of Python, NumPy, ASE, Dask and whatever else crosses between them
+        and this process differ from those here; otherwise that is told and recorded. Another minor version of Python,
+        or another mlipcluster, is always refused.
     """
 
     sha1: str | None = None
     environment: str | None = None
+    same_versions: bool = False
 
 
 @dataclass(frozen=True)
@@ -281,8 +298,3 @@ def _names(option: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in given or ()):
         raise InputError(f"{option}={value!r}: give a name, or a list of names.")
     return given or ()
-
-
-def _at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise InputError(f"{name}={value!r}: give a whole number, {least} or more.")

@@ -27,8 +27,11 @@ def run_command(
     timeout: float = 60.0,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    text: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run *command* to its end and return it with its output as text; the exit status is the caller's to judge.
+
+    It reads *text*, or nothing.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def run_command(
         list(command),
         cwd=Path(cwd) if cwd is not None else None,
         env=dict(env) if env is not None else None,
-        stdin=subprocess.DEVNULL,
+        **({"stdin": subprocess.DEVNULL} if text is None else {"input": text}),
         capture_output=True,
         encoding="utf-8",
         errors="backslashreplace",

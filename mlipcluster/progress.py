@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from types import TracebackType
 from typing import Any, Protocol
@@ -26,6 +26,8 @@ class Counts:
         Found finished in the run folder.
     total : int, optional
         Calls in all, as far as they are known; None while tasks are still being read.
+    waiting : str
+        What is waited for; ``""`` when all is as it should be.
     """
 
     done: int = 0
@@ -33,6 +35,11 @@ class Counts:
     running: int = 0
     earlier: int = 0
     total: int | None = None
+    waiting: str = ""
+
+
+FIRST_LINE = 5.0
+"""Seconds in which nobody needs a line."""
 
 
 class View(Protocol):
@@ -81,6 +88,14 @@ class Progress:
         if self._view is not None:
             self._view.say(text)
 
+    def wait(self, what: str) -> None:
+        """Show what is waited for before the first call; the time until then does not count."""
+        self.update(replace(self._counts, waiting=what))
+
+    def begin(self) -> None:
+        """Count the time from now on."""
+        self._start = time.monotonic()
+
     def update(self, counts: Counts) -> None:
         """Note the counts; they are shown if the last time is long enough ago."""
         self._counts = counts
@@ -106,7 +121,7 @@ def describe(counts: Counts, seconds: float) -> str:
         text += f", {rate:.3g}/s" if rate > 1 else f", {rate * 60:.3g}/min"
         if counts.total is not None and counts.total > every:
             text += f", {_duration((counts.total - every) / rate)} left"
-    return text
+    return f"{text}; {counts.waiting}" if counts.waiting else text
 
 
 def _duration(seconds: float) -> str:
@@ -131,22 +146,30 @@ def _in_notebook() -> bool:
 
 
 class _PlainView:
-    """Lines, further apart the longer it takes, so that a log file stays short."""
+    """Lines, further apart the longer it takes, so that a log file stays short; and when what is waited for changes."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._next = 5.0
+        self._next = FIRST_LINE
+        self._waiting = ""
+        self._seen = 0.0
 
     def show(self, counts: Counts, seconds: float) -> None:
-        if seconds >= self._next:
+        if seconds < self._seen:  # the time was set back: what was waited for is there
+            self._next = FIRST_LINE
+        self._seen = seconds
+        news = counts.waiting != self._waiting and seconds >= FIRST_LINE
+        if news or seconds >= self._next:
             self._next = max(seconds + 5, seconds * 1.3)
+            self._waiting = counts.waiting
             self._write(counts, seconds)
 
     def say(self, text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
     def close(self, counts: Counts, seconds: float) -> None:
-        self._write(counts, seconds)
+        if replace(counts, waiting="") != Counts():  # it ended before it began: the error says why
+            self._write(counts, seconds)
 
     def _write(self, counts: Counts, seconds: float) -> None:
         sys.stderr.write(f"{self._title}: {describe(counts, seconds)}\n")

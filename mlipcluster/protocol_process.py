@@ -11,6 +11,7 @@ ends are ours, and neither listens: the socket pair is inherited.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import shutil
@@ -26,11 +27,14 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import dask
 import psutil
 
 from mlipcluster import transit
 from mlipcluster.calls import Call, CallResult, Failure, Introduction, Job
+from mlipcluster.deploy import ending
 from mlipcluster.errors import ProtocolProcessError, ProtocolTimeoutError
+from mlipcluster.passage import Passage
 from mlipcluster.printed import Marker, PrintedText
 from mlipcluster.process import python_command
 
@@ -40,9 +44,13 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 """How often a process that says nothing is looked after."""
 
+SECONDS = "seconds"
+"""Dask's resource by which workers say how long they will be there."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 _CHUNK, _INTRODUCE, _STARTED, _ENDED, _RESULT, _INTRODUCTION, _DONE = b"C", b"P", b"S", b"E", b"R", b"I", b"D"
+_SAVED, _HALTED = b"V", b"H"
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class ChunkResult:
     Attributes
     ----------
     results : tuple of bytes
-        A packed `CallResult` for each call, in order.
+        A packed `CallResult` for each call, in order; fewer where the worker has to end: the last may be
+        interrupted, and those behind it were not begun.
     printed : mapping of int to str
         The end of what a call printed, for those that printed.
     introductions : tuple of bytes
@@ -100,28 +109,29 @@ class ProtocolProcess:
         payload : bytes
             The packed tuple of `Call` (`mlipcluster.transit`).
         """
-        results: list[bytes] = []
-        printed: dict[int, str] = {}
-        introductions: list[bytes] = []
-        count = _count(payload)
-        while len(results) < count:
-            if job.run in _abandoned:
-                raise ProtocolProcessError("the run was abandoned by its driver.")
-            try:
-                self.start(job)
-                self._send(_CHUNK, (replace(job, scratch_dir=self._scratch), payload, len(results)))
-                self._gather(job, count, results, printed, introductions)
-            except (_Died, _TookTooLong, _TookTooMuch) as end:
-                tail = self._printed.of_unfinished()
-                status = self.stop()
-                call: Call = transit.unpack(payload)[len(results)]
-                results.append(transit.pack(_ended(job, call, self._begun, (end, status))))
-                if tail:
-                    printed[len(results) - 1] = tail
-            except BaseException:
-                self.stop()  # interrupted between two messages: what comes next could not be told apart
-                raise
-        return ChunkResult(tuple(results), printed, tuple(introductions))
+        chunk = Passage(job, transit.unpack(payload))
+        try:
+            while not chunk.over:
+                if job.run in _abandoned:
+                    raise ProtocolProcessError("the run was abandoned by its driver.")
+                saved = chunk.begin()
+                try:
+                    self.start(job)
+                    told = replace(job, scratch_dir=self._scratch)
+                    self._send(_CHUNK, (told, payload, len(chunk.results), saved))
+                    self._gather(chunk)
+                except (_Died, _TookTooLong, _TookTooMuch) as end:
+                    tail = self._printed.of_unfinished()
+                    status = self.stop()
+                    if isinstance(end, _Died) and chunk.got_on:
+                        continue  # from its newest save, in a new process
+                    chunk.end(transit.pack(_ended(job, chunk.call, self._begun, (end, status))), tail)
+        except BaseException:
+            self.stop()  # interrupted between two messages: what comes next could not be told apart
+            raise
+        finally:
+            chunk.leave()
+        return ChunkResult(tuple(chunk.results), chunk.printed, tuple(chunk.introductions))
 
     def introduce(self, job: Job) -> Introduction:
         """Start the job's calculators and tell what they and this process are.
@@ -177,7 +187,8 @@ class ProtocolProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self.stop()
-        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir)
+        parent = job.scratch_dir or dask.config.get("temporary-directory", None)
+        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=parent)
         ours, theirs = socket.socketpair()
         output, write_end = os.pipe()
         far_end, lifeline = os.pipe()
@@ -204,28 +215,30 @@ class ProtocolProcess:
         except OSError:
             raise _Died from None
 
-    def _gather(
-        self, job: Job, count: int, results: list[bytes], printed: dict[int, str], introductions: list[bytes]
-    ) -> None:
+    def _gather(self, chunk: Passage) -> None:
         deadline = None
         self._begun = time.time()
         while True:
-            kind, body = self._receive(deadline, job.memory)
+            kind, body = self._receive(deadline, chunk.job.memory)
             if kind == _STARTED:
-                deadline = time.monotonic() + job.timeout if job.timeout else None
+                used = pickle.loads(body)  # noqa: S301 - from our own process
+                deadline = time.monotonic() + chunk.job.timeout - used if chunk.job.timeout else None
                 self._begun = time.time()
             elif kind == _ENDED:
                 deadline = None
             elif kind == _INTRODUCTION:
-                introductions.append(body)
+                chunk.introductions.append(body)
+            elif kind == _SAVED:
+                chunk.keep(pickle.loads(body))  # noqa: S301 - as above
             elif kind == _RESULT:
                 deadline = None
-                if text := self._printed.of_finished():
-                    printed[len(results)] = text
-                results.append(body)
+                chunk.end(body, self._printed.of_finished())
                 self._begun = time.time()
+            elif kind == _HALTED:
+                chunk.halted = True
+                return
             elif kind == _DONE:
-                if len(results) != count:
+                if not chunk.over:
                     raise _Died
                 return
 
@@ -274,10 +287,6 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """End a process and whatever it started and left in its session's group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _count(payload: bytes) -> int:
-    return len(transit.unpack(payload))
 
 
 def _closed(connection: Connection) -> bool:
@@ -345,7 +354,24 @@ def borrow(run: str) -> Iterator[ProtocolProcess]:
 def run_chunk(job: Job, payload: bytes) -> ChunkResult:
     """Run a chunk of calls on this Dask worker; the task that Dask is given."""
     with borrow(job.run) as process:
-        return process.run_chunk(job, payload)
+        result = process.run_chunk(job, payload)
+    if ending.remaining() < math.inf:
+        _tell_remaining()
+    return result
+
+
+def _tell_remaining() -> None:
+    """Tell Dask's scheduler how long this worker will be there, before it gets to see what is handed back.
+
+    So what is handed back, and asks for more seconds than there are, never comes here again.
+    """
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    with contextlib.suppress(ValueError):  # no Dask worker, or one that does not say how long it will be there
+        worker = get_worker()
+        said = worker.state.total_resources[SECONDS]
+        sync(worker.loop, worker.set_resources, **{SECONDS: min(said, max(0.0, ending.remaining()))})
 
 
 def introduce(job: Job) -> Introduction:
@@ -384,6 +410,8 @@ def main() -> None:
 
     connection_fd, lifeline_fd = map(int, sys.argv[1:])
     die_with_parent(lifeline_fd)
+    if ending.remaining() < math.inf:
+        _outlive_warnings()
     # Only now: these take most of a second, in which the other side may be gone.
     from mlipcluster.calculators.pool import CalculatorPool
     from mlipcluster.execute import Executor
@@ -407,10 +435,26 @@ def main() -> None:
             if message[:1] == _INTRODUCE:
                 send(_INTRODUCTION, transit.pack(_introduce(executor, body)))
             else:
-                job, payload, start = body
+                job, payload, start, saved = body
+                first, *others = transit.unpack(payload)[start:]
                 marker.begin()
-                _run_calls(executor, (job, transit.unpack(payload)[start:]), introduced, send)
+                _run_calls(executor, (job, (replace(first, checkpoint=saved), *others)), introduced, send)
     pool.close()
+
+
+def _outlive_warnings() -> None:
+    """Take SIGTERM, which warns all processes of a batch job of its end, for what `ending` is told at the same time.
+
+    Only here: what a protocol starts, by whatever means, ends by it as always.
+    """
+    own = os.getpid()
+
+    def receive(number: int, _: object) -> None:
+        if os.getpid() != own:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, receive)
 
 
 def _introduce(executor: Executor, job: Job) -> Introduction | Failure:
@@ -425,18 +469,27 @@ def _introduce(executor: Executor, job: Job) -> Introduction | Failure:
 def _run_calls(
     executor: Executor, work: tuple[Job, tuple[Call, ...]], introduced: set[tuple[str, str]], send: Callable[..., None]
 ) -> None:
+    from mlipcluster.attempt import Watcher
+
     job, calls = work
 
-    def clock(running: bool) -> None:
+    def clock(running: bool, used: float) -> None:
         if job.timeout:
-            send(_STARTED if running else _ENDED)
+            send(_STARTED if running else _ENDED, pickle.dumps(used))
 
+    watcher = Watcher(clock, lambda saved: send(_SAVED, pickle.dumps(saved)))
     for call in calls:
-        result = executor.run(job, call, clock)
+        if call.needs and ending.remaining() < call.needs:
+            send(_HALTED)
+            return
+        result = executor.run(job, call, watcher)
         if (job.run, result.introduction) not in introduced:
             introduced.add((job.run, result.introduction))
             send(_INTRODUCTION, transit.pack(executor.introduce(job)))
         send(_RESULT, _pickled(result))
+        if result.interrupted:
+            send(_HALTED)
+            return
     send(_DONE)
 
 

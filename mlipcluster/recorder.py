@@ -66,6 +66,8 @@ class Live:
     slot : str
         Its place: task, replicate, lineage and step.
     trail : Trail
+    natoms : int
+        Size of its structure; 0 if it has none.
     """
 
     task: Task
@@ -73,6 +75,7 @@ class Live:
     parts: Parts
     slot: str
     trail: Trail = field(default_factory=Trail)
+    natoms: int = 0
 
 
 class Recorder:
@@ -146,7 +149,7 @@ class Recorder:
                 "protocols": self._protocols[step],
                 "git": self._git,
                 "machine": met.introduction.machine,
-                "times": {"started": utc(result.started), "seconds": list(trail.seconds)},
+                "times": {"started": utc(result.started), "seconds": list(trail.seconds), **_parts(result)},
                 "printed": result.printed,
                 "result": {"atoms": product.packed, "digest": product.digest} if product else None,
                 **({"parent": product.parent} if product and product.parent else {}),
@@ -197,6 +200,13 @@ class _Met:
 
 
 _NOBODY = _Met(Introduction("", {}, {}, {}))
+
+
+def _parts(result: CallResult) -> dict[str, Any]:
+    """When and how long each worker ran a call that was interrupted."""
+    if not result.parts:
+        return {}
+    return {"parts": [{"started": utc(part.started), "seconds": part.seconds} for part in result.parts]}
 
 
 def output_name(live: Live, formula: str, index: int, count: int) -> str:

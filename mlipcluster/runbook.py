@@ -480,7 +480,8 @@ def _result_from(entry: Mapping[str, Any]) -> CallResult:
 
 def _revived(index: int, packed: dict[str, Any]) -> Product:
     atoms = decode(packed)
-    return Product(atoms.get_chemical_formula(), index, packed, result_digest(atoms), {}, pickle.dumps(atoms))
+    formula = atoms.get_chemical_formula()
+    return Product(formula, index, packed, result_digest(atoms), {}, pickle.dumps(atoms), natoms=len(atoms))
 
 
 def formula_of(live: Live) -> str:

@@ -48,6 +48,8 @@ class Task:
         Name of the calculator where there are several; otherwise ``""``.
     error : Exception, optional
         Why it cannot be run: recorded as its failure.
+    natoms : int
+        Size of the structure; 0 if there is none.
     """
 
     key: str
@@ -57,6 +59,7 @@ class Task:
     replicate: int = 0
     calculator: str = ""
     error: Exception | None = None
+    natoms: int = 0
 
     @property
     def place(self) -> str:
@@ -165,7 +168,7 @@ class TaskSource:
                 atoms = _normalised(atoms)
                 check_structure(atoms, source)
             structure = None if atoms is None else pickle.dumps(atoms)
-            return Task(task_key(atoms, kwargs), source, structure, kwargs)
+            return Task(task_key(atoms, kwargs), source, structure, kwargs, natoms=0 if atoms is None else len(atoms))
         except Exception as error:  # noqa: BLE001 - recorded as the failure of this task; the others go on
             # Keyed by what went wrong too: the same file, mended, is another task.
             key = task_key(None, {"source": source, "error": f"{type(error).__name__}: {error}"})

@@ -68,3 +68,47 @@ prepare_venv() {
     # What has the development tools also has everything else.
     { echo "$wanted"; [ -z "$extras" ] || fingerprint ""; } >.venv/prepared
 }
+
+SLURM_PROGRAMS="munged mungekey slurmctld slurmd sbatch squeue"
+SLURM_PACKAGES="slurm-wlm munge"
+
+slurm_lacks() {
+    local program
+    for program in $SLURM_PROGRAMS; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || echo "$program"
+    done
+}
+
+# A SLURM to test with: installed where nobody else is meant to do it, as root in CI.
+prepare_slurm() {
+    if [ -n "$(slurm_lacks)" ] && [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ]; then
+        heading "installing $SLURM_PACKAGES" >&2
+        # shellcheck disable=SC2086 # the packages are words
+        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes $SLURM_PACKAGES; } >&2
+    fi
+}
+
+# An SSH server to test with, and what shows the packages of a run; as for SLURM.
+prepare_network_tools() {
+    local packages="openssh-server openssh-client tcpdump iproute2"
+    if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] &&
+        ! (PATH="$PATH:/usr/sbin:/sbin" && type sshd ssh-keygen tcpdump ip >/dev/null 2>&1); then
+        heading "installing $packages" >&2
+        # shellcheck disable=SC2086 # the packages are words
+        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes $packages; } >&2
+    fi
+}
+
+# Ends with the remedy where this machine cannot have a SLURM.
+check_slurm() {
+    local lacking
+    lacking=$(slurm_lacks)
+    [ -z "$lacking" ] || fail "a SLURM needs ${lacking//$'\n'/, }; as root: apt-get install $SLURM_PACKAGES"
+    [ "$(id -u)" = 0 ] || fail "SLURM's daemons start jobs for their users, which takes root; run this as root"
+}
+
+# runs PIDFILE: whether that daemon does; one that nobody has reaped yet does not.
+runs() {
+    local state
+    [ -s "$1" ] && state=$(sed 's/.*) //; s/ .*//' "/proc/$(cat "$1" 2>/dev/null)/stat" 2>/dev/null) && [ -n "$state" ] && [ "$state" != Z ]
+}

@@ -46,6 +46,17 @@ prepare_python39() {
     export MLIPCLUSTER_TEST_PYTHON39="$PWD/$folder/bin/python"
 }
 
+# Workers of another Python are refused; tested with a real one where this machine has it.
+find_other_python() {
+    local version own
+    own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    for version in 3.12 3.13 3.11 3.10 3.14; do
+        [ "$version" = "$own" ] || [ -n "${MLIPCLUSTER_TEST_OTHER_PYTHON:-}" ] ||
+            MLIPCLUSTER_TEST_OTHER_PYTHON=$(find_version "$version")
+    done
+    export MLIPCLUSTER_TEST_OTHER_PYTHON
+}
+
 # The oldest direct dependencies allowed, with the oldest Python allowed where this machine has it.
 prepare_oldest() {
     local folder=.envs/oldest python wanted
@@ -67,6 +78,9 @@ fi
 if [ -z "${MLIPCLUSTER_TEST_PYTHON39:-}" ]; then
     prepare_python39
 fi
+prepare_slurm
+prepare_network_tools
+find_other_python
 if [ "${1:-}" = --oldest ]; then
     shift
     prepare_oldest
@@ -82,4 +96,6 @@ mypy
 heading "import-linter"
 lint-imports --no-logo
 heading "pytest"
+# All of them, two files at a time: much of a test is waiting for processes to start and end.
+[ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 exec python -m pytest "$@"

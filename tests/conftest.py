@@ -92,6 +92,13 @@ def pytest_make_collect_report():
     return report
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several files at a time: those that take long first, or one is left alone at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 # --- fixtures --------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +215,23 @@ def uv():
     return found
 
 
+@pytest.fixture(scope="session")
+def other_python():
+    """A Python of another minor version, and the variables with which it finds this environment's Dask."""
+    import subprocess
+    import sysconfig
+
+    named = os.environ.get("MLIPCLUSTER_TEST_OTHER_PYTHON", "")
+    env = {"PYTHONPATH": sysconfig.get_paths()["purelib"]}
+    code = "import sys, distributed; print('%d.%d' % sys.version_info[:2])"
+    for python in filter(None, [named, *(shutil.which(f"python3.{minor}") for minor in range(10, 20))]):
+        asked = [python, "-c", code]
+        done = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, **env}, check=False)
+        if done.returncode == 0 and done.stdout.strip() != f"{sys.version_info[0]}.{sys.version_info[1]}":
+            return python, env
+    pytest.skip("needs a second Python >= 3.10: install one, or name it in MLIPCLUSTER_TEST_OTHER_PYTHON")
+
+
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 
@@ -216,10 +240,10 @@ def client(tmp_path_factory):
     """A client of two Dask workers on this machine, for all tests that leave them alive."""
     from distributed import Client
 
-    from mlipcluster.deploy.local import Local
+    from mlipcluster.deploy.local import local_cluster
 
     log = tmp_path_factory.mktemp("workers") / "workers.log"
-    with Local(2, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(2, log=log) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 

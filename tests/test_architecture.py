@@ -18,7 +18,17 @@ STANDS_ALONE = [
     PACKAGE / "environments" / "measure_script.py",
 ]
 # Slow to import, or with side effects when imported: inside the functions that need them.
-INSIDE_FUNCTIONS = {"IPython", "chgnet", "dask_jobqueue", "ipywidgets", "matplotlib", "pandas", "torch"}
+INSIDE_FUNCTIONS = {
+    "IPython",
+    "chgnet",
+    "dask_cloudprovider",
+    "dask_jobqueue",
+    "dask_kubernetes",
+    "ipywidgets",
+    "matplotlib",
+    "pandas",
+    "torch",
+}
 
 STARTS = {
     "subprocess.run",

@@ -14,6 +14,7 @@ import pytest
 
 from mlipcluster import Results
 from mlipcluster.outputs.ledger import Ledger
+from mlipcluster.outputs.output import read_output
 
 HEAD = """
 import os, sys, time
@@ -101,6 +102,7 @@ print(results.counts)
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard(script):
     it = script(RUN)
     status, said = it.run()
@@ -129,6 +131,7 @@ def test_an_interrupted_script_keeps_what_is_done_and_goes_on(script):
     assert it.lines() == 60  # none was done twice
 
 
+@pytest.mark.slow
 def test_an_interrupted_terminal_leaves_nothing_either(script):
     """Ctrl-C goes to the whole group of the terminal."""
     it = script(RUN)
@@ -141,6 +144,7 @@ def test_an_interrupted_terminal_leaves_nothing_either(script):
     assert Results.open(it.run_folder).counts["failed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_script_leaves_nothing_and_goes_on(script, number):
     it = script(RUN.replace("60", "12"))
@@ -220,6 +224,7 @@ print("well")
 """
 
 
+@pytest.mark.slow
 def test_whatever_way_a_run_ends_no_process_is_left(script):
     it = script(WAYS)
     status, said = it.run()
@@ -261,6 +266,7 @@ MLIPCluster(tasks(10), "emt", output_path=f"run{sys.argv[1]}", seed=7, max_worke
 """
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_show(script):
     it = script(SIZES)
     found = []
@@ -324,3 +330,46 @@ def test_what_came_back_is_saved_when_the_tasks_break_off(tmp_path):
     assert status == 1
     assert "OSError: the disk with the structures is gone" in text
     assert script.lines() == len(list(tmp_path.glob("*.done")))
+
+
+WALK = """
+def walk(atoms, calc, rng, checkpoint):
+    done = 0
+    if (found := checkpoint.load()) is not None:
+        atoms, done = found
+    atoms.calc = calc
+    while done < 40:
+        done += 1
+        print(done)
+        time.sleep(0.25 * os.path.exists(os.environ["SCRIPT_OF"] + "/slow"))
+        atoms.positions += 0.1 * atoms.get_forces() + rng.normal(0, 0.05, atoms.positions.shape)
+        checkpoint.save(atoms, done)
+    return single_point(atoms, calc)
+
+MLIPCluster(bulk("Cu", cubic=True), "emt", output_path=sys.argv[1], seed=7, max_workers=1).distribute(walk)
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_driver_goes_on_from_what_a_call_had_saved(script):
+    it = script(WALK)
+    assert it.run("plain")[0] == 0
+    (it.folder / "slow").touch()
+    with it.start("run") as process:
+        for _ in range(1200):
+            if any((it.run_folder / "checkpoints").glob("*.json")):
+                break
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    assert it.left_behind() == []
+    (it.folder / "slow").unlink()
+    assert it.run("run")[0] == 0
+    (plain,), (again,) = (Ledger(it.folder / name / "ledger.jsonl").entries() for name in ("plain", "run"))
+    assert again["result_digest"] == plain["result_digest"]
+    record = read_output(it.run_folder / again["file"]).record
+    assert len(record["metadata"]["times"]["parts"]) == 2
+    assert "\n40\n" in record["metadata"]["printed"]
+    assert not record["metadata"]["printed"].startswith("1\n")
+    assert list((it.run_folder / "checkpoints").iterdir()) == []

@@ -247,7 +247,7 @@ def test_all_go_to_a_protocol_that_takes_any(execute):
         return atoms
 
     (atoms,) = outputs(execute(protocol, x=1))
-    assert atoms.info["names"] == ["calculators", "rng", "scratch", "seed", "task", "x"]
+    assert atoms.info["names"] == ["calculators", "checkpoint", "rng", "scratch", "seed", "task", "x"]
 
 
 def test_the_tasks_own_argument_comes_first(executor):

@@ -21,6 +21,7 @@ from mlipcluster.errors import InputError, MismatchError, ProtocolError, RunFold
 from mlipcluster.files import RunFolder
 from mlipcluster.outputs.ledger import Ledger
 from mlipcluster.protocols import single_point
+from mlipcluster.schedule import TARGET_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*uncommitted changes:UserWarning")
 
@@ -256,7 +257,7 @@ def test_outputs_depend_on_neither_order_nor_chunks_nor_workers(run, client, tmp
     whole = run(tasks, shaken, annealed, output_path=tmp_path / "a", **kwargs)
     shuffled = random.Random(1).sample(tasks, 4)
     backwards = run(shuffled, shaken, annealed, output_path=tmp_path / "b", **kwargs)
-    monkeypatch.setattr("mlipcluster.schedule.Schedule._size", lambda self, step: 3)
+    monkeypatch.setattr("mlipcluster.schedule.Schedule._mean", lambda *_: TARGET_SECONDS / 3)
     chunked = run(tasks, shaken, annealed, output_path=tmp_path / "c", **kwargs)
     assert len(whole) == 16
     assert by_identity(whole) == by_identity(backwards) == by_identity(chunked)

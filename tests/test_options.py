@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlipcluster.errors import InputError
-from mlipcluster.options import GROUPS, TAKEN, Compute, Faults, Options, Saving, Showing
+from mlipcluster.options import GROUPS, TAKEN, Faults, Options, Saving, Showing
 
 
 def test_each_option_lands_in_its_group():
@@ -46,7 +46,6 @@ def test_unknown_option_lists_the_known():
         ({"max_workers": 1.5}, "max_workers=1.5"),
         ({"max_workers": True}, "max_workers=True"),
         ({"cores": 0}, "cores=0"),
-        ({"cores": None}, "cores=None: give a whole number"),
         ({"min_workers": -1}, "min_workers=-1"),
         ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
         ({"timeout": 0}, "timeout=0"),
@@ -98,12 +97,6 @@ def test_values_of_like_types_are_taken(tmp_path):
     assert options.compute.scratch_dir == str(tmp_path)
     assert options.faults.timeout == 2
     assert Showing(logging_level="DEBUG").logging_level == "DEBUG"
-
-
-def test_workers_default_to_the_processor_cores(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 5)
-    assert Compute().workers == 5
-    assert Compute(max_workers=2).workers == 2
 
 
 def test_an_error_of_a_value_is_a_value_error():

@@ -126,3 +126,28 @@ def test_in_a_notebook_what_is_unknown_has_no_length(monkeypatch):
     view._title, view._handle, view._html, view._said = "relax", handle, str, []
     view.show(Counts(done=2), 1.0)
     assert "<progress style" in handle.pages[-1]
+
+
+def test_what_is_waited_for_is_said_when_it_changes(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Progress("relax") as progress:
+        for second in range(200):
+            clock.now = float(second)
+            progress.wait("3 jobs wait: Resources" if second < 100 else "2 jobs wait: Priority")
+        clock.now = 201.0
+        progress.begin()
+        for second in range(201, 206):
+            clock.now = float(second)
+            progress.update(Counts(done=second - 200, total=10))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "relax: 0 done, 0 failed, 0 running; 3 jobs wait: Resources"
+    assert sum("Priority" in line for line in lines) < 5
+    changed = next(line for line in lines if "Priority" in line)
+    assert changed == "relax: 0 done, 0 failed, 0 running; 2 jobs wait: Priority"
+    assert lines[-1] == "relax: 5/10 done, 0 failed, 0 running, 1.25/s, 4 s left"
+
+
+def test_what_ends_before_it_begins_shows_no_counts(capsys):
+    with Progress("relax") as progress:
+        progress.wait("no workers")
+    assert capsys.readouterr().err == ""

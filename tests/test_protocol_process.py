@@ -10,8 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import psutil
 import pytest
 from ase.build import bulk
@@ -19,12 +22,15 @@ from ase.build import bulk
 from mlipcluster import protocol_process, transit
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calls import Call, Job, TaskInfo
+from mlipcluster.checkpoint import Checkpoint, Part, Saved
+from mlipcluster.deploy import ending
 from mlipcluster.distribute import exception_of
 from mlipcluster.errors import CalculatorStartError, ProtocolProcessError, ProtocolTimeoutError
 from mlipcluster.printed import KEPT
 from mlipcluster.protocol_process import ProtocolProcess, abandon, borrow
 from mlipcluster.records.packing import decode
 from mlipcluster.records.seeds import call_seed
+from mlipcluster.saves import hand_over
 
 CU = bulk("Cu")
 
@@ -400,3 +406,188 @@ def test_an_abandoned_run_gets_nothing_done_any_more(lending):
     with pytest.raises(ProtocolProcessError, match="abandoned"):
         protocol_process.run_chunk(job(numbered, run="over"), payload())
     assert protocol_process._processes[0].pid is None
+
+
+# --- jobs that end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ending_file(tmp_path, monkeypatch):
+    """A file that says when the job of a process that is started from now on ends."""
+    monkeypatch.setenv(ending.VARIABLE, str(tmp_path / "ending"))
+    ending.announce(tmp_path / "ending", 1000)
+    return tmp_path / "ending"
+
+
+def counting(atoms, checkpoint, n, folder, to=3):
+    """Saves three times; says of each step that it was made."""
+    done = 0
+    if (found := checkpoint.load()) is not None:
+        atoms, done = found
+    while done < to:
+        done += 1
+        with open(f"{folder}/steps", "a") as file:
+            file.write(f"{n}.{done}\n")
+        while os.path.exists(f"{folder}/wait") and done == 2:
+            time.sleep(0.05)
+        if os.path.exists(f"{folder}/end") and done == 2 and n == 1:
+            ending.announce(Path(os.environ[ending.VARIABLE]), 0.5)
+        if os.path.exists(f"{folder}/die") and done == int(Path(folder, "die").read_text()):
+            os.unlink(f"{folder}/die")
+            os.kill(os.getpid(), signal.SIGKILL)
+        checkpoint.save(atoms, done)
+    atoms.info["done"] = done
+    return atoms
+
+
+def steps(folder):
+    return (folder / "steps").read_text().split()
+
+
+def test_a_call_that_is_interrupted_comes_back_with_its_checkpoint_and_the_others_untouched(
+    process, tmp_path, ending_file
+):
+    (tmp_path / "end").touch()
+    answer = process.run_chunk(job(counting), payload(4, folder=str(tmp_path)))
+    first, second = results_of(answer)
+    assert first.failure is None
+    assert not first.interrupted
+    assert second.interrupted
+    assert second.products == ()
+    assert second.checkpoint.number == 2
+    assert second.stride > 0
+    assert steps(tmp_path) == ["0.1", "0.2", "0.3", "1.1", "1.2"]
+
+    (tmp_path / "end").unlink()
+    ending.announce(ending_file, 1000)
+    calls = [replace(transit.unpack(payload(2, folder=str(tmp_path)))[1], checkpoint=second.checkpoint)]
+    (gone_on,) = results_of(process.run_chunk(job(counting), transit.pack(tuple(calls))))
+    assert decode(gone_on.products[0].packed).info["done"] == 3
+    assert steps(tmp_path)[5:] == ["1.3"]
+    assert len(gone_on.parts) == 2
+    assert gone_on.parts[0] == second.checkpoint.parts[0]
+    assert gone_on.seconds == pytest.approx(sum(part.seconds for part in gone_on.parts))
+    assert gone_on.started == second.started
+
+
+def test_what_will_not_be_finished_is_handed_back(process, ending_file):
+    calls = transit.unpack(payload(3))
+    calls = (calls[0], replace(calls[1], needs=2000.0), calls[2])
+    answer = process.run_chunk(job(numbered), transit.pack(calls))
+    assert len(answer.results) == 1
+    assert process.run_chunk(job(numbered), transit.pack((replace(calls[1], needs=500.0),))).results
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_process_that_dies_goes_on_from_the_last_save(process, tmp_path, step):
+    (tmp_path / "die").write_text(str(step))
+    first, second = results_of(process.run_chunk(job(counting), payload(2, folder=str(tmp_path))))
+    if step == 1:  # before anything was saved: the failure of that call, as always
+        assert "SIGKILL" in first.failure.message
+        assert steps(tmp_path) == ["0.1", "1.1", "1.2", "1.3"]
+    else:
+        assert first.failure is None
+        assert steps(tmp_path) == ["0.1", "0.2", "0.3", "0.3", "1.1", "1.2", "1.3"]
+    assert second.failure is None
+
+
+def dying_after_it_saved_once(atoms, checkpoint, n):
+    checkpoint.load()
+    if checkpoint.saved is None:
+        checkpoint.save(atoms)
+    os._exit(3)
+
+
+def dying_after_each_save(atoms, checkpoint, n):
+    found = checkpoint.load()
+    for done in range(found[1] if found else 0, 3):
+        checkpoint.save(atoms, done)
+        if done == 1:
+            os._exit(3)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("protocol", [dying_after_it_saved_once, dying_after_each_save])
+def test_a_process_that_dies_without_getting_on_is_a_failure(process, protocol):
+    (result,) = results_of(process.run_chunk(job(protocol), payload()))
+    assert "exit status 3" in result.failure.message
+
+
+def saving_without_loading(atoms, checkpoint, n):
+    checkpoint.save(atoms, 1)
+    checkpoint.save(atoms, 2)
+    os._exit(3)
+
+
+@pytest.mark.timeout(60)
+def test_a_protocol_that_saves_and_never_loads_does_not_begin_again_for_ever(process):
+    (result,) = results_of(process.run_chunk(job(saving_without_loading), payload()))
+    assert "load() first" in result.failure.message
+
+
+def test_the_driver_is_told_what_a_call_has_saved_while_it_runs(process, tmp_path):
+    (tmp_path / "wait").touch()
+    calls = tuple(
+        replace(call, slot=f"slot {n}") for n, call in enumerate(transit.unpack(payload(1, folder=str(tmp_path))))
+    )
+    thread = threading.Thread(target=process.run_chunk, args=(job(counting, run="told"), transit.pack(calls)))
+    thread.start()
+    for _ in range(600):
+        told = hand_over("told", {})
+        if told and told[0].saved:
+            break
+        time.sleep(0.05)
+    (running,) = told
+    assert (running.slot, running.saved.number) == ("slot 0", 1)
+    assert hand_over("told", {"slot 0": 1})[0].saved is None
+    (tmp_path / "wait").unlink()
+    thread.join()
+    assert hand_over("told", {}) == []
+
+
+def ends_itself_and_a_child(atoms, n):
+    os.kill(os.getpid(), signal.SIGTERM)
+    child = subprocess.Popen(["sleep", "100"])
+    child.terminate()
+    atoms.info["child"] = child.wait()
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(100)
+    time.sleep(0.2)
+    os.kill(pid, signal.SIGTERM)
+    atoms.info["fork"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return atoms
+
+
+def test_a_warning_ends_no_protocol_but_what_it_starts_ends_as_always(process, ending_file):
+    (result,) = results_of(process.run_chunk(job(ends_itself_and_a_child), payload()))
+    info = decode(result.products[0].packed).info
+    assert (info["child"], info["fork"]) == (-signal.SIGTERM, -signal.SIGTERM)
+
+
+def saving_slowly(atoms, checkpoint, n):
+    done = 0
+    if (found := checkpoint.load()) is not None:
+        done = found[1]
+    while done < 3:
+        time.sleep(0.6)
+        done += 1
+        checkpoint.save(atoms, done)
+    return atoms
+
+
+def test_the_timeout_counts_all_parts(process):
+    """A call that was gone on with has no more time than another."""
+    call = transit.unpack(payload())[0]
+    (whole,) = results_of(process.run_chunk(job(saving_slowly), transit.pack((call,))))
+    assert whole.failure is None
+    saved = Saved(1, 0.1, (Part(0.0, 100.0),), body_of(1))
+    late = transit.pack((replace(call, checkpoint=saved),))
+    (result,) = results_of(process.run_chunk(job(saving_slowly, timeout=100.5), late))
+    assert "timeout=100.5" in result.failure.message
+
+
+def body_of(done):
+    kept = []
+    Checkpoint(np.random.default_rng(1), {}, 7, keep=kept.append).save(CU, done)
+    return kept[0].body

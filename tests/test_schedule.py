@@ -1,13 +1,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mlipcluster.schedule import CHUNKS_A_SLOT, LARGEST_CHUNK, LOST_AT_MOST, TARGET_SECONDS, Schedule, Step
+from mlipcluster.checkpoint import needed
+from mlipcluster.durations import Durations
+from mlipcluster.schedule import (
+    CHUNKS_A_SLOT,
+    LARGEST_CHUNK,
+    LONG_SECONDS,
+    LOST_AT_MOST,
+    OUTLASTED_AT_MOST,
+    TARGET_SECONDS,
+    Loss,
+    Schedule,
+    Step,
+)
 
 
 def drained(schedule):
@@ -176,6 +190,19 @@ def test_the_last_calls_are_shared_among_the_workers():
     assert [len(c.items) for c in drained(schedule)] == [2, 2, 1, 1, 1, 1]
 
 
+def test_how_much_is_ready_does_not_matter_to_what_a_chunk_costs(monkeypatch):
+    """One call may give a hundred thousand structures."""
+    looked = []
+    monkeypatch.setattr(Durations, "mean", lambda *_: looked.append(1) or 1.0)
+    schedule = Schedule([Step(), Step()], [4])
+    schedule.add(1, 0)
+    schedule.finished(schedule.take().number, 1.0)
+    for number in range(1000):
+        schedule.add(1, number)
+    assert [len(c.items) for c in drained(schedule)] == [1] * 8
+    assert len(looked) <= 8 * 10
+
+
 def test_later_protocols_go_first_unless_the_user_says_otherwise():
     for priorities, expected in (((None, None), [1, 0]), ((5, None), [0, 1]), ((None, -1), [0, 1])):
         schedule = Schedule([Step(priority=p) for p in priorities], [1])
@@ -199,3 +226,132 @@ def test_a_slow_second_client_holds_the_first_back():
         longest = max(longest, schedule.waiting)
     assert longest < 2 * LARGEST_CHUNK
     assert schedule.flying == CHUNKS_A_SLOT
+
+
+# --- workers that end ------------------------------------------------------------------------------------------------
+
+
+def one_ready(size=1, **options):
+    schedule = Schedule([Step()], [1], **options)
+    schedule.add(0, "call", size)
+    return schedule
+
+
+def test_mixed_sizes_make_even_chunks():
+    schedule = Schedule([Step()], [2])
+    for size, seconds in ((4, 0.01), (64, 0.3)):
+        for _ in range(6):
+            schedule.add(0, None, size)
+            schedule.finished(schedule.take().number, seconds)
+    for n in range(40):
+        schedule.add(0, n, 64 if n % 10 == 0 else 4)
+    expected = {0: 0.3, 1: 0.01}
+    sums = [sum(expected[n % 10 > 0] for n in chunk.items) for chunk in drained(schedule)]
+    assert sums
+    assert all(0.25 < each <= TARGET_SECONDS + 1e-6 for each in sums)
+
+
+def test_what_a_call_needs_is_learned_by_its_size():
+    schedule = one_ready()
+    assert schedule.take().needs == (0.0,)
+    schedule.finished(1, 8.0)
+    schedule.add(0, "call", 1)
+    schedule.add(0, "call", 4)
+    assert [chunk.needs[0] for chunk in drained(schedule)] == pytest.approx([10.0, 40.0])
+
+
+def test_the_demand_tells_what_the_shortest_call_that_was_submitted_needs():
+    schedule = Schedule([Step(), Step(client=1)], [2, 1])
+    assert schedule.demands(0.0)[0].need == 0.0
+    for size in (1, 4):
+        schedule.add(0, "call", size)
+        schedule.finished(schedule.take().number, 8.0 * size)
+    for step, size in ((0, 4), (0, 1), (1, 1)):
+        schedule.add(step, "call", size)
+    assert schedule.demands(0.0)[0].need == 0.0
+    schedule.take()
+    schedule.take()
+    assert [demand.need for demand in schedule.demands(0.0)] == pytest.approx([40.0, 0.0])
+    drained(schedule)
+    assert [demand.need for demand in schedule.demands(0.0)] == pytest.approx([10.0, 0.0])
+
+
+def test_a_call_that_saves_itself_needs_only_to_reach_a_save():
+    schedule = one_ready()
+    schedule.strode(0, 1, 2.0)
+    (need,) = schedule.take().needs
+    assert need == pytest.approx(needed(2.0 * 1.25))
+    schedule.finished(1, 0.5)
+    schedule.add(0, "call", 1)
+    assert schedule.take().needs[0] < 1, "unless it takes less altogether"
+
+
+def test_long_calls_do_not_wait_at_workers_that_end():
+    for timed, flying in ((), CHUNKS_A_SLOT), ((0,), 1):
+        schedule = one_ready(timed=timed)
+        schedule.take()
+        schedule.finished(1, 2 * LONG_SECONDS)
+        for _ in range(5):
+            schedule.add(0, "call", 1)
+        assert len(drained(schedule)) == flying
+
+
+def test_what_was_not_begun_and_what_goes_on_come_first():
+    schedule = one_ready()
+    schedule.take()
+    schedule.finished(1, 1e-3)
+    for n in range(6):
+        schedule.add(0, n, 1)
+    chunk = schedule.take()
+    assert chunk.items == (0, 1, 2, 3)
+    schedule.finished(chunk.number, 0.0, [1e-3, None])
+    schedule.add_again(0, 1, 1)
+    assert [item for c in drained(schedule) for item in c.items] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_who_waits_behind_a_call_that_ends_its_worker_is_not_judged_with_it(step):
+    """A worker that is lost takes along what was queued at it, and Dask does not tell which of them it ran."""
+    schedule = Schedule([Step(), Step()], [1])
+    schedule.add(step, "ends its worker")
+    schedule.add(0, "waits")
+    judged = []
+    while not schedule.idle:
+        chunks = drained(schedule)
+        for chunk in reversed(chunks):
+            if any("ends its worker" in each.items for each in chunks):
+                judged += schedule.lost(chunk.number)
+            else:
+                schedule.finished(chunk.number, 0.1)
+    assert judged == ["ends its worker"]
+
+
+def test_who_is_blameless_goes_to_a_fresh_worker_and_is_not_counted_as_lost():
+    schedule = one_ready()
+    for time in range(OUTLASTED_AT_MOST - 1):
+        chunk = schedule.take()
+        assert chunk.needs == (math.inf if time else 0.0,)
+        assert schedule.lost(chunk.number, Loss(blameless=True)) == ()
+    assert schedule.lost(schedule.take().number, Loss(blameless=True)) == ("call",), "but not for ever"
+    assert schedule.idle
+
+
+def test_who_had_a_whole_life_gets_no_other_unless_something_was_saved():
+    schedule = one_ready()
+    for _ in range(3 * OUTLASTED_AT_MOST):
+        assert schedule.lost(schedule.take().number, Loss(blameless=True, saved={0}, whole_life=True)) == ()
+    for _ in range(3 * LOST_AT_MOST):
+        assert schedule.lost(schedule.take().number, Loss(saved={0})) == ()
+    assert schedule.lost(schedule.take().number, Loss(blameless=True, whole_life=True)) == ("call",)
+
+
+def test_siblings_of_what_outlasts_a_worker_are_not_judged_with_it():
+    schedule = one_ready()
+    schedule.take()
+    schedule.finished(1, 1e-3)
+    for n in range(4):
+        schedule.add(0, n, 1)
+    chunk = schedule.take()
+    assert len(chunk.items) == 4
+    assert schedule.lost(chunk.number, Loss(blameless=True, whole_life=True)) == ()
+    assert [c.items for c in drained(schedule)] == [(0,), (1,)]

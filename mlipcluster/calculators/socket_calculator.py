@@ -68,6 +68,7 @@ class SocketCalculator(Calculator):
         self.lost_results: tuple[str, ...] = ()
         self.interrupted = False
         self._calculated = False
+        self._prepared: int | None = None
         self._restarts: int | None = None  # of the host, when it last answered
         self._host: WorkerHost | None = host or WorkerHost(self.spec)
         self._owns_host = host is None
@@ -119,6 +120,12 @@ class SocketCalculator(Calculator):
             self.interrupted = self._calculated = False
             self._restarts = None
             self.host.prepare(seed)
+            self._prepared = seed
+
+    @property
+    def prepared(self) -> int | None:
+        """The seed that it was prepared with, if nothing was calculated since."""
+        return None if self._calculated else self._prepared
 
     def provenance(self) -> Provenance:
         """What the calculator's process says of itself: versions, weights, devices."""

@@ -137,9 +137,9 @@ def _workers(count: int | None) -> Iterator[Client]:
     """Workers on this machine that all runs share."""
     from distributed import Client
 
-    from mlipcluster.deploy.local import Local
+    from mlipcluster.deploy.local import local_cluster
 
-    with Local(count or os.cpu_count() or 1).start() as cluster, Client(cluster, set_as_default=False) as client:
+    with local_cluster(count or os.cpu_count() or 1) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 

@@ -73,7 +73,11 @@ def run(
         typer.Option(help="Root of environments that the --calculator is of.", rich_help_panel=_CALCULATOR),
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Or the name of a cluster that has one.", rich_help_panel=_CALCULATOR)
+        str | None,
+        typer.Option(
+            help="Where the workers run, the root, or both: a cluster of the settings files, or a scheduler's address.",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = None,
     then: Annotated[
         list[str] | None, typer.Option(help="Next protocol, on each output of the one before; several in order.")
@@ -99,7 +103,14 @@ def run(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", "-j", min=1, help="Workers at most. [default: one a core]", rich_help_panel=_COMPUTE),
+        typer.Option(
+            "--max-workers",
+            "--workers",
+            "-j",
+            min=1,
+            help="Workers at most. [default: the cluster's; on this machine one a core]",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = None,
     retries: Annotated[
         int, typer.Option(min=0, help="How often a failed call is tried again.", rich_help_panel=_FAULTS)
@@ -138,6 +149,7 @@ def run(
     1 when any failed; failures are in the run folder, each with its traceback and input.
     """
     from mlipcluster.cli.tables import summary
+    from mlipcluster.clusters import Clusters
     from mlipcluster.front import MLIPCluster
 
     kwargs = pairs("--param", param or ())
@@ -151,9 +163,9 @@ def run(
             pairs("--calculator-param", calculator_param or ()),
             python or (),
             device,
-            root=root,
-            cluster=cluster,
+            **Clusters(cluster).where(root),
         ),
+        cluster=cluster,
         nstruct=nstruct,
         seed=seed,
         **{

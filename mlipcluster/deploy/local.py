@@ -12,17 +12,24 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import dask
 from distributed import Scheduler, SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
+from mlipcluster.deploy import calm, dashboard, tls
+from mlipcluster.deploy.crew import ClusterCrew
+from mlipcluster.deploy.deployment import Deployment, Place, check_whole
+from mlipcluster.deploy.node_folder import node_folder
+from mlipcluster.errors import InputError, RunError
 from mlipcluster.process import python_command
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -31,79 +38,188 @@ STRAGGLING_SECONDS = 0.05
 EARLY_SECONDS = 30.0
 EARLY_DEATHS = 3
 """A worker that dies so often in a row, each time that soon after its start, will not do better at the next."""
+TAIL = 2000
+"""Characters of a log that an error quotes."""
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Deployment):
     """Workers on this machine.
 
     Attributes
     ----------
-    workers : int
-        At most; each runs one protocol at a time.
-    minimum : int, optional
+    max_workers : int, optional
+        At most; each runs one protocol at a time. Default: one a processor core.
+    min_workers : int, optional
         With it, the number of workers follows the queue of work.
-    threads : int
+    cores : int
         Threads that NumPy and the like use in each.
-    dashboard_address : str
-        ``host:port`` of Dask's dashboard; port 0 takes a free one.
-    security : bool or distributed.Security, optional
-        TLS between all of them; True makes temporary credentials.
-    log : pathlib.Path, optional
-        File that takes what the workers say of themselves.
+
+    Raises
+    ------
+    InputError
+        A number cannot be meant.
     """
 
-    workers: int
-    minimum: int | None = None
-    threads: int = 1
-    dashboard_address: str = "127.0.0.1:0"
-    security: bool | Security | None = None
-    log: Path | None = None
+    kind: ClassVar[str] = "local"
+    remote: ClassVar[bool] = False
 
-    def start(self) -> SpecCluster:
+    max_workers: int | None = None
+    min_workers: int | None = None
+    cores: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_workers", 1), ("min_workers", 0), ("cores", 1)):
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, least)
+        if self.min_workers is not None and self.min_workers > self.most:
+            raise InputError(f"min_workers={self.min_workers} is more than max_workers={self.most}; lower it.")
+
+    @property
+    def most(self) -> int:
+        """Number of workers at most."""
+        return self.max_workers or os.cpu_count() or 1
+
+    @property
+    def interpreter(self) -> str:
+        """This process's own."""
+        return sys.executable
+
+    def start(self, place: Place) -> LocalCrew:
         """Start the scheduler in this process and the workers beside it."""
-        security = Security.temporary() if self.security is True else (self.security or None)
-        host = "tls://127.0.0.1" if security else "127.0.0.1"
-        scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": self.dashboard_address}
-        worker = {"cls": LoggedWorker, "options": self._worker_options(security)}
-        cluster = QuietCluster(
-            name="mlipcluster",
-            scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
-            worker=worker,
-            workers=dict.fromkeys(range(self.workers), worker) if self.minimum is None else {},
-            security=security,
-        )
-        if self.minimum is not None:
-            cluster.adapt(minimum=self.minimum, maximum=self.workers)
-        return cluster
+        log = place.logs / "workers.log"
+        workers = self.most
+        place.logs.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            # Workers that are ended, or killed, leave their folders behind.
+            folder = stack.enter_context(node_folder(dask.config.get("temporary-directory", None)))
+            cluster = local_cluster(
+                workers,
+                minimum=self.min_workers,
+                threads=self.cores,
+                dashboard_address=place.dashboard_address,
+                security=place.security,
+                private=place.private,
+                log=log,
+                scratch=folder,
+            )
+            return LocalCrew(cluster, workers, log, stack.pop_all())
 
-    def _worker_options(self, security: Security | None) -> dict[str, Any]:
-        environment = {
-            **os.environ,
-            **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
-            "DASK_LOGGING__DISTRIBUTED": "warning",
-            **(_tls_variables(security) if security else {}),
-        }
-        nanny = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1"}
-        return {
-            "worker_class": "distributed.Nanny",
-            "worker_kwargs": nanny,
-            "environment": environment,
-            "log": self.log,
-        }
+
+class LocalCrew(ClusterCrew):
+    """Workers on this machine, whose words go to a file."""
+
+    checked = True  # they are this process's own Python
+
+    def __init__(self, cluster: SpecCluster, workers: int, log: Path, ends: contextlib.ExitStack) -> None:
+        super().__init__(cluster)
+        self._workers = workers
+        self._log = log
+        self._ends = ends
+
+    def slots(self) -> int:
+        """As many as there will be in a moment."""
+        return self._workers
+
+    def look_after(self) -> None:
+        """See that workers can still be started: without any, Dask would wait for ever."""
+        started = list(self.cluster.workers.values()) if isinstance(self.cluster, SpecCluster) else []
+        if started and all(worker.gave_up for worker in started):
+            raise RunError(
+                f"the workers end soon after each start; their last words:\n{tail(self._log)}\nMend that, then run "
+                "the same again; all that is finished is saved."
+            )
+
+    def close(self) -> None:
+        """End the workers, and remove what they have left on this machine."""
+        with self._ends:
+            super().close()
+
+
+def local_cluster(  # noqa: PLR0913 - a crew's, and its tests'
+    workers: int,
+    *,
+    minimum: int | None = None,
+    threads: int = 1,
+    dashboard_address: str = "127.0.0.1:0",
+    security: Security | None = None,
+    private: Path | None = None,
+    log: Path | None = None,
+    scratch: Path | None = None,
+) -> SpecCluster:
+    """Start a scheduler in this process and workers beside it.
+
+    Parameters
+    ----------
+    workers, minimum, threads, dashboard_address, security, private
+        As `Local` and its place have them; with *security*, *private* is needed.
+    log : pathlib.Path, optional
+        File that takes what the workers say of themselves.
+    scratch : pathlib.Path, optional
+        Folder for what they write that is theirs alone. Default: Dask's.
+    """
+    host = "tls://127.0.0.1" if security else "127.0.0.1"
+    scheduler = {"host": host, "port": 0, "dashboard": True, "dashboard_address": dashboard_address}
+    variables = dict(tls.worker_variables(security, private)) if private else {}
+    if scratch is not None:
+        variables["DASK_TEMPORARY_DIRECTORY"] = str(scratch)
+    worker = {"cls": LoggedWorker, "options": _worker_options(threads, variables, log)}
+    cluster = QuietCluster(
+        name="mlipcluster",
+        scheduler={"cls": Scheduler, "options": {**scheduler, "security": security}},
+        worker=worker,
+        workers=dict.fromkeys(range(workers), worker) if minimum is None else {},
+        security=security,
+    )
+    if minimum is not None:
+        cluster.adapt(minimum=minimum, maximum=workers)
+    return cluster
+
+
+def _worker_options(threads: int, variables: Mapping[str, str], log: Path | None) -> dict[str, Any]:
+    environment = {
+        **calm.VARIABLES,
+        **os.environ,
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        "DASK_LOGGING__DISTRIBUTED": "warning",
+        **variables,
+    }
+    nanny = {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+        "host": "127.0.0.1",
+    }
+    return {
+        "worker_class": "distributed.Nanny",
+        "worker_kwargs": nanny,
+        "environment": environment,
+        "log": log,
+    }
 
 
 class QuietCluster(SpecCluster):
     """A cluster whose scheduler prints errors only, until the last of its connections is gone.
 
     Dask's own ``silence_logs`` ends a moment too early: senders that find their connection closed print tracebacks.
+    Its dashboard is on the loopback, wherever the scheduler itself listens.
     """
 
     def __init__(self, **options: Any) -> None:
         self._quiet = contextlib.ExitStack()
         for root in ("distributed", "bokeh"):
             self._quiet.enter_context(silence_logging_cmgr(logging.ERROR, root))
-        super().__init__(**options)
+        told = options["scheduler"]["options"]
+        told["dashboard_address"] = dashboard.loopback(told.get("dashboard_address", "127.0.0.1:0"))
+        with calm.calmly(), dashboard.closed_to_strangers():
+            super().__init__(**options)
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where the dashboard is; Dask's own takes the scheduler's host for it."""
+        port = self.scheduler_info.get("services", {}).get("dashboard")
+        return dashboard.link(port) if port else ""
 
     async def _close(self) -> None:
         await super()._close()
@@ -180,9 +296,9 @@ class LoggedWorker(SubprocessWorker):
             self._lifeline = None
 
 
-def _tls_variables(security: Security) -> dict[str, str]:
-    """Dask's configuration of TLS for a worker, as environment variables."""
-    given = security.get_tls_config_for_role("worker")
-    names = {"ca_file": "CA_FILE", "cert": "WORKER__CERT", "key": "WORKER__KEY"}
-    variables = {f"DASK_DISTRIBUTED__COMM__TLS__{names[k]}": v for k, v in given.items() if k in names and v}
-    return {**variables, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true"}
+def tail(log: Path | None) -> str:
+    """The end of a log, as an error quotes it; ``""`` where it cannot be read."""
+    try:
+        return log.read_text(errors="replace")[-TAIL:].strip() if log is not None else ""
+    except OSError:
+        return ""

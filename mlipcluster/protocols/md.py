@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
+
+from mlipcluster.protocols.segments import moved, put_back
 
 ENSEMBLES = ("nve", "nvt", "npt")
 SAMPLES = 1000
@@ -29,6 +32,8 @@ def md(
     hydrostatic: bool = True,
     barostat_time: float = 300.0,
     thermalize: bool = True,
+    checkpoint: Any = None,
+    save_every: int = 100,
 ) -> Atoms:
     """Run molecular dynamics; every random number comes from ``rng``, and no file is written.
 
@@ -64,6 +69,10 @@ def md(
         it, fs.
     thermalize : bool
         Draw new velocities (Maxwell–Boltzmann). False goes on with the velocities that the structure has.
+    checkpoint : mlipcluster.checkpoint.Checkpoint, optional
+        Where the run saves itself; with it, an interrupted run ends bit for bit as one that is not.
+    save_every : int
+        Steps from one save to the next.
 
     Returns
     -------
@@ -92,37 +101,65 @@ def md(
     if temperature < 0:
         raise ValueError(f"temperature={temperature!r}: give a temperature in K, zero or more.")
     _check_positive(steps=steps, timestep=timestep, friction=friction, barostat_time=barostat_time)
+    _check_positive(save_every=save_every)
     atoms.calc = calc
-    if thermalize:
+    start = atoms.copy()
+    period = barostat_time * units.fs
+    mass = _barostat_mass(atoms, period, hydrostatic) if ensemble == "npt" else 0.0
+    cell = {
+        "T_tau": units.fs / friction,
+        "externalstress": -pressure * units.GPa,
+        "hydrostatic": hydrostatic,
+        "P_tau": period,
+        "P_mass": mass,
+    }
+    integrator = _Integrator(ensemble, timestep * units.fs, temperature, friction / units.fs, cell)
+    restart = None if checkpoint is None else checkpoint.load()
+    if restart is None and thermalize:
         _draw_momenta(atoms, rng, temperature, keep_center=ensemble == "nve")
-
-    step = timestep * units.fs
-    bath: dict[str, Any] = {"temperature_K": temperature, "rng": rng}
-    dynamics: MolecularDynamics
-    if ensemble == "nve":
-        dynamics = VelocityVerlet(atoms, step)
-    elif ensemble == "nvt":
-        # fixcm=False: holding the centre of mass would not sample the canonical ensemble.
-        dynamics = Langevin(atoms, step, friction=friction / units.fs, fixcm=False, **bath)
-    else:
-        dynamics = LangevinBAOAB(
-            atoms,
-            step,
-            externalstress=-pressure * units.GPa,
-            hydrostatic=hydrostatic,
-            T_tau=units.fs / friction,
-            P_tau=barostat_time * units.fs,
-            P_mass=_barostat_mass(atoms, barostat_time * units.fs, hydrostatic),
-            **bath,
-        )
-    samples = _Samples(atoms, dynamics, ensemble)
+    samples = _Samples(atoms, ensemble, timestep)
     interval = max(1, steps // SAMPLES)
-    dynamics.attach(samples.take, interval=interval)
-    dynamics.run(steps)
-    if dynamics.nsteps % interval:
-        samples.take()  # the last sample is of the structure that is returned
+    done = 0
+    while True:
+        if restart is not None:
+            put_back(atoms, start, restart[0])
+            done, samples.rows = restart[1]["done"], [tuple(row) for row in restart[1]["rows"].tolist()]
+        dynamics = integrator.on(atoms, rng)
+        if restart is not None and ensemble == "npt":
+            dynamics.p_eps = restart[1]["p_eps"]  # the momentum of the cell
+        dynamics.nsteps = done
+        dynamics.attach(samples.take, interval, dynamics)
+        stop = steps if checkpoint is None else min(steps, done + save_every)
+        dynamics.run(stop - done)
+        if stop == steps:
+            break
+        state = {"done": stop, "rows": np.array(samples.rows), "p_eps": getattr(dynamics, "p_eps", None)}
+        checkpoint.save(moved(atoms), state)
+        restart = checkpoint.load()
+    if steps % interval:
+        samples.take(dynamics)  # the last sample is of the structure that is returned
     atoms.info.update(samples.scores())
     return atoms
+
+
+@dataclass(frozen=True)
+class _Integrator:
+    """The equations of motion of an ensemble; times in ASE's units."""
+
+    ensemble: str
+    step: float
+    temperature: float
+    friction: float
+    cell: dict[str, Any]
+
+    def on(self, atoms: Atoms, rng: np.random.Generator) -> Any:
+        if self.ensemble == "nve":
+            return VelocityVerlet(atoms, self.step)
+        bath: dict[str, Any] = {"temperature_K": self.temperature, "rng": rng}
+        if self.ensemble == "nvt":
+            # fixcm=False: holding the centre of mass would not sample the canonical ensemble.
+            return Langevin(atoms, self.step, friction=self.friction, fixcm=False, **bath)
+        return LangevinBAOAB(atoms, self.step, **self.cell, **bath)
 
 
 def _check_ensemble(atoms: Atoms, ensemble: str) -> None:
@@ -163,30 +200,30 @@ def _barostat_mass(atoms: Atoms, period: float, hydrostatic: bool) -> float:
 class _Samples:
     """What the scores are made of, taken along the way."""
 
-    def __init__(self, atoms: Atoms, dynamics: MolecularDynamics, ensemble: str) -> None:
-        self._atoms, self._dynamics, self._ensemble = atoms, dynamics, ensemble
+    def __init__(self, atoms: Atoms, ensemble: str, timestep: float) -> None:
+        self._atoms, self._ensemble, self._timestep = atoms, ensemble, timestep
         # Velocity Verlet keeps the centre of mass where it is: three degrees of freedom less.
         free = atoms.get_number_of_degrees_of_freedom()
         self._freedom = free - 3 if ensemble == "nve" and not atoms.constraints and len(atoms) > 1 else free
-        self._rows: list[tuple[float, ...]] = []
+        self.rows: list[tuple[float, ...]] = []
 
-    def take(self) -> None:
+    def take(self, dynamics: MolecularDynamics) -> None:
         atoms = self._atoms
         potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
         if not np.isfinite(potential + kinetic):
             raise FloatingPointError(
-                f"the energy is {potential} eV at step {self._dynamics.nsteps}: the structure has come apart; relax it "
+                f"the energy is {potential} eV at step {dynamics.nsteps}: the structure has come apart; relax it "
                 "first, or use a shorter timestep."
             )
-        row: tuple[float, ...] = (self._dynamics.nsteps, potential, kinetic)
+        row: tuple[float, ...] = (dynamics.nsteps, potential, kinetic)
         if self._ensemble == "npt":
             stress = atoms.get_stress(voigt=False, include_ideal_gas=True)
             row += (atoms.get_volume(), -np.trace(stress) / 3)
-        self._rows.append(row)
+        self.rows.append(row)
 
     def scores(self) -> dict[str, float]:
-        rows = np.array(self._rows)
-        time = rows[:, 0] * self._dynamics.dt / units.fs
+        rows = np.array(self.rows)
+        time = rows[:, 0] * self._timestep * units.fs / units.fs
         late = rows[len(rows) // 2 :].mean(axis=0)
         scores = {
             "time": float(time[-1]),

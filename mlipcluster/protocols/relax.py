@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ase import Atoms, optimize, units
 from ase.calculators.calculator import BaseCalculator
 from ase.filters import FrechetCellFilter
+
+from mlipcluster.protocols.segments import memory, moved, put_back, recall
 
 OPTIMIZERS = ("BFGS", "BFGSLineSearch", "FIRE", "FIRE2", "GoodOldQuasiNewton", "LBFGS", "LBFGSLineSearch", "MDMin")
 
@@ -18,6 +22,8 @@ def relax(
     pressure: float = 0.0,
     hydrostatic: bool = False,
     optimizer: str = "BFGS",
+    checkpoint: Any = None,
+    save_every: int = 50,
 ) -> Atoms:
     """Relax positions, or positions and cell, until no force is larger than ``fmax``.
 
@@ -43,6 +49,10 @@ def relax(
         With ``cell=True``: scale the cell, but keep its shape.
     optimizer : str
         Name of one of ASE's optimizers: one of ``OPTIMIZERS``.
+    checkpoint : mlipcluster.checkpoint.Checkpoint, optional
+        Where the relaxation saves itself; with it, an interrupted one ends bit for bit as one that is not.
+    save_every : int
+        Steps from one save to the next.
 
     Returns
     -------
@@ -65,15 +75,30 @@ def relax(
         )
     if not cell and (pressure or hydrostatic):
         raise ValueError("pressure and hydrostatic act on the cell; set cell=True.")
+    if not save_every > 0:
+        raise ValueError(f"save_every={save_every!r}: give a positive number of steps.")
 
     atoms.calc = calc
-    target = (
-        FrechetCellFilter(atoms, scalar_pressure=pressure * units.GPa, hydrostatic_strain=hydrostatic)
-        if cell
-        else atoms
-    )
-    dynamics = getattr(optimize, optimizer)(target, logfile=None)
-    converged = dynamics.run(fmax=fmax, steps=steps)
+    start = atoms.copy()
+    restart = None if checkpoint is None else checkpoint.load()
+    while True:
+        if restart is not None:
+            put_back(atoms, start, start)  # the filter measures deformations from the first cell
+        target = (
+            FrechetCellFilter(atoms, scalar_pressure=pressure * units.GPa, hydrostatic_strain=hydrostatic)
+            if cell
+            else atoms
+        )
+        dynamics = getattr(optimize, optimizer)(target, logfile=None)
+        if restart is not None:
+            put_back(atoms, start, restart[0])
+            recall(dynamics, restart[1])
+        stop = steps if checkpoint is None else min(steps, dynamics.nsteps + save_every)
+        converged = dynamics.run(fmax=fmax, steps=stop - dynamics.nsteps)
+        if converged or stop == steps:
+            break
+        checkpoint.save(moved(atoms), memory(dynamics))
+        restart = checkpoint.load()
     if cell:
         atoms.get_stress()
     atoms.info["converged"] = bool(converged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from functools import lru_cache
@@ -23,6 +24,26 @@ THREAD_VARIABLES = (
     "MKL_CBWR",
 )
 SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST", "SLURMD_NODENAME")
+JOB_VARIABLES = {
+    "slurm": {
+        "id": "SLURM_JOB_ID",
+        "array": "SLURM_ARRAY_JOB_ID",
+        "task": "SLURM_ARRAY_TASK_ID",
+        "node": "SLURMD_NODENAME",
+        "queue": "SLURM_JOB_PARTITION",
+    },
+    "moab": {"id": "MOAB_JOBID", "task": "MOAB_JOBARRAYINDEX", "queue": "MOAB_CLASS"},
+    "pbs": {"id": "PBS_JOBID", "array": "PBS_ARRAY_ID", "task": "PBS_ARRAY_INDEX", "queue": "PBS_QUEUE"},
+    "lsf": {"id": "LSB_JOBID", "task": "LSB_JOBINDEX", "queue": "LSB_QUEUE"},
+    "oar": {"id": "OAR_JOB_ID", "array": "OAR_ARRAY_ID", "task": "OAR_ARRAY_INDEX"},
+    "sge": {"id": "JOB_ID", "task": "SGE_TASK_ID", "queue": "QUEUE"},
+}
+"""What batch systems tell their jobs, and in which variables; of these the first that is set counts.
+
+Moab comes before PBS, in whose jobs its own run; Grid Engine comes last, because its variable has so plain a name.
+"""
+NO_TASK = {"", "undefined", "0"}
+"""What stands where a job is of no array."""
 
 
 def describe_machine() -> dict[str, Any]:
@@ -34,15 +55,41 @@ def describe_machine() -> dict[str, Any]:
         ``hostname``, ``system``, ``kernel``, ``architecture``, ``cpu`` (its model's name), ``cores`` (this process
         may use, and in all), ``memory`` (bytes, or None), ``libc``, ``python``, ``implementation``, ``threads``
         (the variables that set thread counts and devices, where set), ``gpus`` (name, memory and driver, as
-        ``nvidia-smi`` tells them) and ``slurm`` (job and node, where there is one).
+        ``nvidia-smi`` tells them), ``job`` (of a batch system: ``system``, ``id``, ``node``, and where there are such
+        ``array``, ``task`` and ``queue``; empty where there is none) and ``slurm`` (SLURM's own variables).
     """
     return {
         **_fixed(),
         "cores": {"usable": _usable_cores(), "total": os.cpu_count()},
         "gpus": list(_gpus()),
         "threads": _set_variables(THREAD_VARIABLES),
+        "job": _job(),
         "slurm": _set_variables(SLURM_VARIABLES),
     }
+
+
+def _job() -> dict[str, str]:
+    """The job of a batch system that this process runs in; without a variable for it, the node is this host."""
+    for system, names in JOB_VARIABLES.items():
+        told = {key: text for key, name in names.items() if (text := os.environ.get(name, "")) not in NO_TASK}
+        if "id" in told and (system != "sge" or names["task"] in os.environ):
+            return {"system": system, "node": platform.node(), **told}
+    return _condor_job()
+
+
+def _condor_job() -> dict[str, str]:
+    """HTCondor tells in a file: its lines are ``Name = value``."""
+    path = os.environ.get("_CONDOR_JOB_AD")
+    if not path:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    told = dict(re.findall(r"(?m)^(ClusterId|ProcId) = (\d+)$", text))
+    if "ClusterId" not in told:
+        return {}
+    return {"system": "htcondor", "node": platform.node(), "id": f"{told['ClusterId']}.{told.get('ProcId', '0')}"}
 
 
 @lru_cache(maxsize=1)

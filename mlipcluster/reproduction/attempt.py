@@ -7,13 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
 from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.clusters import Clusters
 from mlipcluster.environments.environment import Environment
 from mlipcluster.environments.measure import measure
 from mlipcluster.errors import InputError
@@ -41,19 +42,19 @@ def recorded_calculators(record: Mapping[str, Any]) -> dict[str, CalculatorSpec]
 class Where:
     """Where the protocols run: as `MLIPCluster` and its `distribute` take them."""
 
-    client: Any
-    clients: Sequence[Any] | None
-    clients_indices: int | Sequence[int] | None
-    resources: Any
+    clusters: Clusters
+    clients_indices: int | Sequence[int] | None = None
+    resources: Any = None
 
     @property
     def elsewhere(self) -> bool:
-        """Whether on workers of the user's own."""
-        return self.client is not None or bool(self.clients)
+        """Whether on workers that a run would not start on this machine."""
+        return self.clusters.elsewhere
 
     def for_cluster(self) -> dict[str, Any]:
         """Arguments of `MLIPCluster`."""
-        return {key: value for key in ("client", "clients") if (value := getattr(self, key)) is not None}
+        told = {field.name: getattr(self.clusters, field.name) for field in fields(self.clusters)}
+        return {key: value for key, value in told.items() if value is not None}
 
     def for_protocols(self) -> dict[str, Any]:
         """Arguments of `MLIPCluster.distribute`."""
@@ -146,7 +147,7 @@ class Attempt:
         with _output_path(self.options) as folder:
             options: dict[str, Any] = {
                 **{name: instance.get(name) or "" for name in COPIED},
-                **({} if self.where.elsewhere else {"max_workers": 1}),
+                **({} if self.where.clusters.anywhere else {"max_workers": 1}),
                 "filter_results": False,  # it has its number whatever was left out beside it
                 "ignore_errors": False,
                 "progress": False,
@@ -207,7 +208,7 @@ class Attempt:
         needed = dict(self.recorded)
         if not any("calculators" in Wishes.of(protocol).handed for protocol in self.protocols):
             needed = {key: spec for key, spec in needed.items() if key == name}
-        roots = Roots(options.pop("root", None), options.pop("cluster", None))
+        roots = Roots(**self.where.clusters.where(options.pop("root", None)))
         given = {key: roots.resolve(spec) for key, spec in (options.pop("calculators", None) or {}).items()}
         if (one := options.pop("calculator", None)) is not None:
             given.setdefault(name, roots.resolve(one))

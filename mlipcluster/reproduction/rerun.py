@@ -8,6 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
+from mlipcluster.clusters import Clusters
 from mlipcluster.errors import InputError, MismatchError, RecordError
 from mlipcluster.outputs.output import Output
 from mlipcluster.reproduction import checks
@@ -28,6 +29,8 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     output_name: str | None = None,
     decoy_name: str | None = None,
     protocols: Protocol | Sequence[Protocol] | None = None,
+    cluster: Any = None,
+    clusters: Sequence[Any] | None = None,
     client: Any = None,
     clients: Sequence[Any] | None = None,
     input_atoms: Atoms | None = None,
@@ -55,8 +58,9 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     protocols : callable or sequence of callables, optional
         The protocols, in order. By default they are imported by the module and name in the record: ready-made ones,
         and the user's own if the function there is the recorded one.
-    client, clients : distributed.Client or sequence of them, optional
-        Where to run. By default one worker is started here.
+    cluster, clusters, client, clients : optional
+        Where to run, as `MLIPCluster` takes them. By default one worker is started here. The name of a configured
+        cluster also says in whose root the calculators are.
     input_atoms : Atoms, optional
         Start from this structure instead of the recorded one.
     instance_kwargs : mapping, optional
@@ -98,7 +102,8 @@ def reproduce(  # noqa: PLR0913 - the keyword arguments that PyRosettaCluster's 
     original, damage = load(input_file, scorefile, output_name or decoy_name, trust=trust)
     if damage and strict:
         raise RecordError(f"{original.path} is damaged: {'; '.join(damage)}. Restore it from a copy, or strict=False.")
-    where = Where(client, clients, clients_indices, resources)
+    cluster = options.pop("cluster", cluster)
+    where = Where(Clusters(cluster, clusters, client, clients), clients_indices, resources)
     attempt = Attempt(original, locate(original.record, protocols, trust=trust, strict=strict), options, where, trust)
     compare_with = _tolerances(tolerances)
     before = [Difference(checks.FILE, line) for line in damage] + attempt.check_before(input_atoms)
@@ -115,7 +120,7 @@ _REFUSED = {
     **dict.fromkeys(
         ("tasks", "nstruct", "seed", "seeds", "output_ids", "replicate"), "the record says it; leave it out"
     ),
-    **dict.fromkeys(("client", "clients", "input_atoms"), "give it to reproduce itself"),
+    **dict.fromkeys(("clusters", "client", "clients", "input_atoms"), "give it to reproduce itself"),
     **dict.fromkeys(("dry_run", "filter_results"), "the output would not be there to compare; leave it out"),
     "ignore_errors": "a failure is no other result; leave it out",
     "resume": "what is in the folder already would be compared; leave it out",

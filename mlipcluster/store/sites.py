@@ -7,6 +7,11 @@ A file looks like this; both parts may be left out::
     [clusters.della]
     root = "/scratch/gpfs/SHARED/rootstock"
 
+    [clusters.gpu]  # where workers run: a kind of deployment, and any of its fields
+    type = "slurm"
+    queue = "gpu"
+    gpus = 1
+
 Key by key, a later one overrides an earlier: what is built in, the site's file (:data:`SITE_FILE`), the user's
 (``$XDG_CONFIG_HOME/mlipcluster/config.toml``, else ``~/.config/mlipcluster/config.toml``), ``MLIPCLUSTER_ROOT`` for
 ``root``, and what is handed in.
@@ -91,6 +96,11 @@ def known_root(root: PathLike | None = None, cluster: str | None = None) -> Path
     if cluster is None:
         return Path(known["root"].value) if "root" in known else None
     if (setting := known.get(f"clusters.{cluster}.root")) is None:
+        if said := known.get(f"clusters.{cluster}.{TYPE}"):
+            raise InputError(
+                f"cluster {cluster!r} says where workers run ({said.origin}), but has no root of environments. Add"
+                f' root = "…" to it, or give root= instead'
+            )
         clusters = [f"{name} ({one.value}, {one.origin})" for name, one in cluster_roots(known).items()]
         raise InputError(
             f"there is no cluster {cluster!r:.80}; known: {', '.join(clusters)}. Add it to {user_file()}:"
@@ -106,6 +116,20 @@ def cluster_roots(known: Mapping[str, Setting] | None = None) -> dict[str, Setti
     return {name: one for (name, _, what), one in parts if what == "root"}
 
 
+def cluster_fields(name: str, known: Mapping[str, Setting] | None = None) -> dict[str, Setting]:
+    """What is set for where workers of a named cluster run: ``type`` and fields of that kind; empty if nothing is."""
+    known = settings() if known is None else known
+    before = f"clusters.{name}."
+    found = {key[len(before) :]: one for key, one in known.items() if key.startswith(before)}
+    return {key: one for key, one in found.items() if key != "root" and "." not in key}
+
+
+def cluster_names(known: Mapping[str, Setting] | None = None) -> list[str]:
+    """The names of all clusters, whether they have a root, say where workers run, or both."""
+    known = settings() if known is None else known
+    return sorted({key.split(".", 1)[1].rpartition(".")[0] for key in known if key.startswith("clusters.")})
+
+
 def settings() -> dict[str, Setting]:
     """Everything that is set, by its full name (``"root"``, ``"clusters.della.root"``), sorted.
 
@@ -119,6 +143,7 @@ def settings() -> dict[str, Setting]:
         merged.update((key, Setting(_read(key, value, str(path)), str(path))) for key, value in _flat(_toml(path)))
     if os.environ.get(ROOT_VARIABLE):
         merged["root"] = Setting(str(_absolute(os.environ[ROOT_VARIABLE])), ROOT_VARIABLE)
+    _check_fields(merged)
     return dict(sorted(merged.items()))
 
 
@@ -151,27 +176,68 @@ def _root(value: Any) -> str:
     return os.path.expanduser(value)
 
 
-#: What may be set, and how it is read; ``*`` stands for a name that the writer chooses. Reading raises ValueError that
-#: says what is wanted.
-KEYS: dict[str, Callable[[Any], Any]] = {"root": _root, "clusters.*.root": _root}
+def _type(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError('the kind of a cluster, such as "slurm"')
+    return value
+
+
+def _field(value: Any) -> Any:
+    """A field of a kind of cluster; whether it may be is known to that alone."""
+    if isinstance(value, (str, int, float, list, Mapping)):
+        return value
+    raise ValueError("text, a number, true or false, a list, or a table")
+
+
+TYPE = "type"
+#: What may be set, and how it is read; ``*`` stands for a name that the writer chooses, and at the end for a field of
+#: the cluster's type. Reading raises ValueError that says what is wanted.
+KEYS: dict[str, Callable[[Any], Any]] = {
+    "root": _root,
+    "clusters.*.root": _root,
+    f"clusters.*.{TYPE}": _type,
+    "clusters.*.*": _field,
+}
 
 
 def _read(key: str, value: Any, origin: str) -> Any:
     parts = key.split(".")
-    pattern = key if len(parts) < 3 else ".".join([parts[0], "*", parts[-1]])  # a name in quotes may hold dots
+    pattern = key
+    if len(parts) > 2:  # a name in quotes may hold dots
+        pattern = ".".join([parts[0], "*", parts[-1]])
+        pattern = pattern if pattern in KEYS else ".".join([parts[0], "*", "*"])
     if pattern not in KEYS:
-        raise InputError(f"{origin}: nobody reads {key!r:.80}; known: {', '.join(KEYS)}. Correct its name or remove it")
+        raise _unread(key, origin)
     try:
         return KEYS[pattern](value)
     except ValueError as error:
         raise InputError(f"{origin}: {key} is {value!r:.80}; give {error}") from None
 
 
-def _flat(tables: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Names with dots, and values, of nested tables; an empty table within another is a value that nobody reads."""
+def _unread(key: str, origin: str) -> InputError:
+    known = ", ".join(one for one in KEYS if not one.endswith(".*"))
+    return InputError(
+        f"{origin}: nobody reads {key!r:.80}; known: {known}, and with a type its fields. Correct its name or remove it"
+    )
+
+
+def _check_fields(known: Mapping[str, Setting]) -> None:
+    """See that the fields of a cluster come with its type; without it they may be misspelt."""
+    for name in cluster_names(known):
+        fields = cluster_fields(name, known)
+        if fields and TYPE not in fields:
+            key, one = next(iter(fields.items()))
+            raise _unread(f"clusters.{name}.{key}", one.origin)
+
+
+def _flat(tables: Mapping[str, Any], before: str = "", depth: int = 3) -> Iterator[tuple[str, Any]]:
+    """Names with dots, and values, of nested tables; an empty table within another is a value that nobody reads.
+
+    A field of a cluster may itself be a table.
+    """
     for name, value in tables.items():
-        if isinstance(value, Mapping) and (value or not before):
-            yield from _flat(value, f"{before}{name}.")
+        if isinstance(value, Mapping) and (value or not before) and depth > 1:
+            yield from _flat(value, f"{before}{name}.", depth - 1)
         else:
             yield before + name, value
 

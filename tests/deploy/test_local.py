@@ -3,19 +3,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
+import dask
 import psutil
 import pytest
 from distributed import Client
 from distributed.deploy.spec import SpecCluster
+from distributed.security import Security
 
 from mlipcluster.deploy import local
-from mlipcluster.deploy.local import THREAD_VARIABLES, Local
+from mlipcluster.deploy.local import THREAD_VARIABLES, Local, local_cluster
+from mlipcluster.errors import InputError
 
 
 def gone(pids):
-    for _ in range(300):
+    for _ in range(900):
         if not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
             return True
         time.sleep(0.1)
@@ -25,8 +29,8 @@ def gone(pids):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     log = tmp_path_factory.mktemp("local") / "workers.log"
-    with Local(2, threads=3, log=log).start() as cluster, Client(cluster, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
+    with local_cluster(2, threads=3, log=log) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=180)
         yield cluster, client, log
 
 
@@ -55,7 +59,7 @@ def test_nothing_listens_beyond_this_machine(two):
     cluster, client, _ = two
     assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
     assert all(address.startswith("tcp://127.0.0.1:") for address in client.nthreads())
-    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+    assert cluster.dashboard_link.startswith("http://localhost:")
 
 
 def test_a_worker_that_dies_is_replaced(two):
@@ -63,7 +67,7 @@ def test_a_worker_that_dies_is_replaced(two):
     before = client.run(os.getpid)
     victim = next(iter(before.values()))
     os.kill(victim, 9)
-    for _ in range(300):
+    for _ in range(900):
         now = set(client.run(os.getpid, on_error="ignore").values())
         if len(now) == 2 and victim not in now:
             break
@@ -78,7 +82,7 @@ def test_a_worker_whose_nanny_dies_is_replaced(two):
     os.kill(victim, 9)
     before = set(client.run(os.getpid, on_error="ignore"))
     assert gone([victim])
-    for _ in range(300):
+    for _ in range(900):
         now = set(client.run(os.getpid, on_error="ignore"))
         if len(now) == 2 and now != before:
             break
@@ -88,12 +92,33 @@ def test_a_worker_whose_nanny_dies_is_replaced(two):
     assert not any(worker.gave_up for worker in cluster.workers.values())
 
 
+def test_workers_default_to_the_processor_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    assert Local().most == 5
+    assert Local(2).most == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_workers": 0}, "max_workers=0: give a whole number, 1 or more"),
+        ({"max_workers": 2.0}, "max_workers=2.0"),
+        ({"min_workers": -1}, "min_workers=-1"),
+        ({"cores": True}, "cores=True"),
+        ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is more than max_workers=2"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(fields, words):
+    with pytest.raises(InputError, match=words):
+        Local(**fields)
+
+
 def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "python_command", lambda *_: [sys.executable, "-c", "import no_such_module"])
     log = tmp_path / "workers.log"
-    with Local(1, log=log).start() as cluster:
+    with local_cluster(1, log=log) as cluster:
         (worker,) = cluster.workers.values()
-        for _ in range(300):
+        for _ in range(900):
             if worker.gave_up:
                 break
             time.sleep(0.1)
@@ -102,11 +127,11 @@ def test_workers_that_end_at_once_are_given_up(monkeypatch, tmp_path):
 
 
 def test_a_worker_for_which_there_is_no_room_is_given_up(monkeypatch):
-    with Local(1).start() as cluster:
+    with local_cluster(1) as cluster:
         (worker,) = cluster.workers.values()
         monkeypatch.setattr(local, "python_command", lambda *_: ["/no/such/program"])  # as when no process can be made
         os.kill(worker.process.pid, 9)
-        for _ in range(300):
+        for _ in range(900):
             if worker.gave_up:
                 break
             time.sleep(0.1)
@@ -130,11 +155,11 @@ def test_workers_find_what_the_driver_finds_and_nothing_else(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "3\n"), ended.stderr
 
 
-def test_with_tls_nobody_without_the_key_gets_in():
-    with Local(1, security=True).start() as cluster:
+def test_with_tls_nobody_without_the_key_gets_in(place):
+    with local_cluster(1, security=Security.temporary(), private=place.private) as cluster:
         assert cluster.scheduler_address.startswith("tls://127.0.0.1")
         with Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=180)
             assert client.submit(sum, [1, 2]).result() == 3
         plain = cluster.scheduler_address.replace("tls://", "tcp://")
         with pytest.raises((OSError, TimeoutError, RuntimeError)):
@@ -144,11 +169,11 @@ def test_with_tls_nobody_without_the_key_gets_in():
 SCRIPT = """
 import os, sys, time
 from mlipcluster.deploy import local
-from mlipcluster.deploy.local import Local
+from mlipcluster.deploy.local import local_cluster
 from distributed import Client
-cluster = Local(2).start()
+cluster = local_cluster(2)
 client = Client(cluster)
-client.wait_for_workers(2, timeout=60)
+client.wait_for_workers(2, timeout=180)
 print(*client.run(os.getpid).values(), flush=True)
 if sys.argv[1] == "close":
     client.close()
@@ -179,5 +204,22 @@ def test_workers_end_with_the_script_that_started_them(how, tmp_path):
 
 
 def test_the_number_of_workers_may_follow_the_work():
-    with Local(2, minimum=0).start() as cluster, Client(cluster, set_as_default=False) as client:
-        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+    with local_cluster(2, minimum=0) as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=180) == 3
+
+
+def test_nothing_of_theirs_is_left(place, monkeypatch, tmp_path):
+    above = tmp_path / "above"
+    monkeypatch.setattr("tempfile.tempdir", str(above))
+    crew = Local(max_workers=1).start(place)
+    try:
+        crew.client.wait_for_workers(1, timeout=180)
+        crew.client.run(lambda: open(os.path.join(tempfile.mkdtemp(dir=scratch()), "left"), "w").close())
+        assert len(list(above.rglob("left"))) == 1
+    finally:
+        crew.close()
+    assert list(above.glob("mlipcluster*")) == list(above.rglob("left")) == []
+
+
+def scratch():
+    return dask.config.get("temporary-directory")

@@ -99,7 +99,7 @@ def test_a_bar_and_a_table_are_shown(executed):
     assert "<b>Results</b>: 12 outputs" in html
     assert html.count("<tr>") == 1 + 10  # heading, and the first ten
     assert "energy / eV" in html
-    assert re.search(r'Dask dashboard: <a href="http://127.0.0.1:\d+/status"', html)
+    assert re.search(r'Dask dashboard: <a href="http://localhost:\d+/status"', html)
     table = notebook.html("table")
     assert table.count("<tr") == 1 + TASKS * CHILDREN
     assert "gained" in table

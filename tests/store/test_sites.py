@@ -6,7 +6,7 @@ import pytest
 
 from mlipcluster.errors import InputError
 from mlipcluster.store import sites
-from mlipcluster.store.sites import cluster_roots, find_root, known_root, settings
+from mlipcluster.store.sites import cluster_fields, cluster_names, cluster_roots, find_root, known_root, settings
 
 
 @pytest.fixture
@@ -96,6 +96,15 @@ def test_root_and_cluster_exclude_each_other(write):
         ("[clusters.della]\nrot = 1", "nobody reads 'clusters.della.rot'"),
         ("[clusters.della]", "nobody reads 'clusters.della'"),
         ("clusters = 3", "nobody reads 'clusters'"),
+        ("[clusters.x]\ntype = 3", "clusters.x.type is 3; give the kind of a cluster, such as"),
+        (
+            "[clusters.x]\ntype = 'slurm'\nqueue = 2020-01-01",
+            "clusters.x.queue is datetime.date(2020, 1, 1); give text",
+        ),
+        (
+            "[clusters.x]\nqueue = 'gpu'",
+            "nobody reads 'clusters.x.queue'; known: root, clusters.*.root, clusters.*.type",
+        ),
         ("root = 3", "root is 3; give the full path of a folder"),
         ('[clusters.x]\nroot = "relative/path"', "clusters.x.root is 'relative/path'; give the full path"),
     ],
@@ -136,3 +145,29 @@ def test_a_python_without_a_toml_reader_says_so(write, monkeypatch):
     with pytest.raises(InputError, match="install tomli") as told:
         find_root()
     assert str(path) in str(told.value)
+
+
+def test_a_cluster_may_say_where_workers_run(write):
+    site = write("site", '[clusters."della.gpu"]\ntype = "slurm"\nqueue = "gpu"\nenvironment = {A = "1"}')
+    user = write("user", '[clusters."della.gpu"]\ngpus = 2\nqueue = "long"\n[clusters.della.gpu]\nroot = "/not/it"')
+    with pytest.raises(InputError, match=r"nobody reads 'clusters\.della\.gpu'"):
+        settings()
+    user = write("user", '[clusters."della.gpu"]\ngpus = 2\nqueue = "long"')
+    fields = cluster_fields("della.gpu")
+    assert {key: (one.value, one.origin) for key, one in fields.items()} == {
+        "type": ("slurm", str(site)),
+        "queue": ("long", str(user)),
+        "gpus": (2, str(user)),
+        "environment": ({"A": "1"}, str(site)),
+    }
+    assert cluster_names() == ["della", "della.gpu", "modal"]
+    assert "della.gpu" not in cluster_roots()
+    assert cluster_fields("della") == {}
+    with pytest.raises(InputError, match=r"(?s)cluster 'della\.gpu' says where workers run .*but has no root"):
+        find_root(cluster="della.gpu")
+
+
+def test_a_cluster_may_have_both(write):
+    write("user", '[clusters.both]\nroot = "/there"\ntype = "pbs"')
+    assert find_root(cluster="both") == Path("/there")
+    assert list(cluster_fields("both")) == ["type"]
