@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-import dask
 import psutil
 
 from mlipcluster import transit
@@ -187,8 +186,7 @@ class ProtocolProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self.stop()
-        parent = job.scratch_dir or dask.config.get("temporary-directory", None)
-        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=parent)
+        self._scratch = tempfile.mkdtemp(prefix="mlipcluster-", dir=job.scratch_dir or _temporary())
         ours, theirs = socket.socketpair()
         output, write_end = os.pipe()
         far_end, lifeline = os.pipe()
@@ -270,6 +268,13 @@ class ProtocolProcess:
         self._next_look = time.monotonic() + LOOK_SECONDS
         if memory is not None and _resident(self._process.pid) > memory:
             raise _TookTooMuch
+
+
+def _temporary() -> str | None:
+    """Where Dask was told to keep what is temporary."""
+    import dask  # which every worker has loaded; the process that is started does without
+
+    return dask.config.get("temporary-directory", None)  # type: ignore[no-any-return]
 
 
 def _resident(pid: int) -> int:

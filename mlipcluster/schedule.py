@@ -202,7 +202,8 @@ class Schedule(Generic[T]):
             for step, entries in self._flying.values():
                 if step in calls:
                     calls[step] += len(entries)
-                    needs += [] if entries[0].is_last_try else [self._need(step, entries[0])]
+                    if not entries[0].is_last_try:  # workers stand idle for its sake
+                        needs.append(self._need(step, entries[0]))
             if 0 in calls:
                 calls[0] += unread
             known = all(self._seconds[step] is not None for step, count in calls.items() if count)

@@ -63,7 +63,7 @@ class Returned:
 
 
 class _RunsAgainError(Exception):
-    pass
+    """A result is gone with its worker, and Dask has it made again."""
 
 
 class Workers:

@@ -29,7 +29,7 @@ def test_equal_values_are_equal_and_can_be_kept_in_sets():
         ("/opt/env", "/opt/env/bin/python"),
         ("/opt/env/bin/python3.11", "/opt/env/bin/python3.11"),
         ("/opt/env/bin/pypy", "/opt/env/bin/pypy"),
-        ("/opt/python-of-ours", "/opt/python-of-ours/bin/python"),
+        ("/shared/python-of-ours", "/shared/python-of-ours/bin/python"),
     ],
 )
 def test_an_environment_s_folder_or_an_interpreter(python, meant):
