@@ -233,6 +233,35 @@ class WorkerHost:
             " or leave the structure out"
         )
 
+    @property
+    def address(self) -> str:
+        """Path of its worker's socket, for other processes of this user as well; empty where none runs."""
+        if self._process is None or not self.alive:
+            return ""
+        return self._process.address.replace("/proc/self/", f"/proc/{os.getpid()}/")
+
+    def connect(self) -> Connection:
+        """A further connection to the running worker, for somebody who asks in a way of their own.
+
+        Raises
+        ------
+        CalculatorError
+            None runs.
+        """
+        process = self._process
+        try:
+            if process is None:
+                raise ConnectionLostError("it was not started")
+            return process.connect()
+        except ConnectionLostError as error:
+            raise CalculatorError(f"calculator {self.spec.label!r} does not run ({error}); start() it") from error
+
+    def how_it_ended(self) -> str:
+        """Exit status or signal of a worker that has ended, and its last words."""
+        if self._process is None:
+            return "nothing, for it was not started"
+        return _how_it_ended(self._process, ConnectionLostError("end of stream"))
+
     def _ask(self, header: Mapping[str, Any]) -> wire.Message:
         return self.exchange(wire.head(header, {}), [], "startup_timeout")  # it may build the calculator again
 

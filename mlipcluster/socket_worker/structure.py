@@ -36,7 +36,7 @@ class Structure:
             ASE's ``system_changes``: exact, or all of them where something else than these changed.
         """
         if header.get("whole"):
-            self._atoms = _new(arrays)
+            self._atoms = _begun_anew(self._atoms, arrays)
         atoms = self._atoms
         if atoms is None:
             raise ValueError("the first request of a connection must bring the whole structure")
@@ -52,11 +52,17 @@ class Structure:
         return atoms, changes if exact else list(ASE_CHANGES)
 
 
-def _new(arrays: Mapping[str, np.ndarray]) -> Atoms:
+def _begun_anew(atoms: Atoms | None, arrays: Mapping[str, np.ndarray]) -> Atoms:
+    """The structure before its arrays are set; one of as many atoms is used again, for making one takes time."""
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise ValueError(f"a whole structure needs {', '.join(missing)}")
-    return Atoms(numbers=arrays["numbers"].copy(), positions=arrays["positions"].copy())
+    if atoms is None or atoms.positions.shape != arrays["positions"].shape:
+        return Atoms(numbers=arrays["numbers"].copy(), positions=arrays["positions"].copy())
+    atoms.info = {}
+    for name in OPTIONAL:
+        atoms.arrays.pop(name, None)
+    return atoms
 
 
 def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:

@@ -64,11 +64,14 @@ class Message(NamedTuple):
         The JSON header. Decoders share equal headers between messages: read it, do not change it.
     arrays : dict of str to numpy.ndarray
         Read-only views of the decoder's buffer: copy what must outlive the next ``space()``.
+    frame : memoryview
+        All its bytes, a view like the arrays: for whoever hands it on.
     """
 
     id: int
     header: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    frame: memoryview = memoryview(b"")
 
 
 def padding(length: int) -> int:
@@ -189,8 +192,9 @@ class Decoder:
         arrays = {
             name: np.ndarray(shape, dtype, buffer, body_start + offset) for name, dtype, shape, offset in header.arrays
         }
+        frame = buffer[self._start : end]
         self._start = end
-        return Message(request_id, header.values, arrays)
+        return Message(request_id, header.values, arrays, frame)
 
     def feed(self, data: bytes) -> list[Message]:
         """Messages completed by *data*, their arrays copied: for tests and callers in no hurry."""
@@ -202,7 +206,8 @@ class Decoder:
             rest = rest[count:]
             self.received(count)
             while (message := self.next()) is not None:
-                messages.append(message._replace(arrays={k: v.copy() for k, v in message.arrays.items()}))
+                arrays = {name: array.copy() for name, array in message.arrays.items()}
+                messages.append(message._replace(arrays=arrays, frame=memoryview(bytes(message.frame))))
         return messages
 
     def _resize(self, size: int) -> None:

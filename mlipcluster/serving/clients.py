@@ -1,0 +1,45 @@
+"""One client of the server, as the server knows it."""
+
+from __future__ import annotations
+
+import itertools
+
+from mlipcluster.serving.stream import Stream
+
+#: Requests of one client that are taken before the first of them is answered.
+MOST_PENDING = 64
+_NUMBERS = itertools.count(1)
+
+
+class Client:
+    """A connected client.
+
+    Attributes
+    ----------
+    number : int
+        Its own; never used again.
+    stream : Stream
+    pending : int
+        How many of its requests are not answered yet.
+    spare : bytearray
+        Memory of a request that was answered, for the next one: to get as much anew takes longer than to copy it.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.number = next(_NUMBERS)
+        self.stream = stream
+        self.pending = 0
+        self.spare = bytearray()
+
+    def copied(self, frame: memoryview) -> bytearray:
+        """A copy of a frame that it has sent."""
+        kept, self.spare = self.spare, bytearray()
+        if len(kept) != len(frame):
+            return bytearray(frame)
+        kept[:] = frame
+        return kept
+
+    @property
+    def reads(self) -> bool:
+        """Whether more is taken from it: not while it has enough to wait for, or takes no answers."""
+        return self.pending < MOST_PENDING and not self.stream.unsent

@@ -1,0 +1,155 @@
+"""A worker that joins a server by hand: its calculator's process is started here, and looked after here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from typing import Any
+
+from mlipcluster.calculators.connection import Connection, ConnectionLostError
+from mlipcluster.calculators.host import WorkerHost
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.errors import CalculatorError, ServerGoneError
+from mlipcluster.serving import address as addresses
+from mlipcluster.serving.link import HELLO_SECONDS, checked
+from mlipcluster.serving.spawned import WORKER_VARIABLE
+from mlipcluster.socket_worker import wire
+
+LOOK_SECONDS = 0.2
+EARLY_SECONDS = 30.0
+EARLY_DEATHS = 3
+"""A calculator whose process dies so often in a row, each time that soon after its start, is given up."""
+WORDS_SECONDS = 5.0
+
+
+class Joiner:
+    """Starts a calculator's process, joins it to a server, and looks after it.
+
+    A server that ends is waited for, with the calculator warm; a process that dies is started again.
+
+    Parameters
+    ----------
+    spec : CalculatorSpec
+    name : str
+        Under which it is served.
+    address : str, optional
+        Of the server's Unix socket.
+    idle_timeout : float, optional
+        Seconds without work after which it ends; default: what the server says. So long is a server waited for, too.
+    """
+
+    def __init__(
+        self, spec: CalculatorSpec, name: str, address: str | None = None, idle_timeout: float | None = None
+    ) -> None:
+        self._spec = spec
+        self._name = name
+        self._path = addresses.parse(address).path
+        self._idle_timeout = idle_timeout
+        self._host = WorkerHost(spec)
+        self._leaving = threading.Event()
+        self._number = os.environ.get(WORKER_VARIABLE, "")
+
+    def run(self) -> None:
+        """Serve until the server, or :meth:`leave`, ends it.
+
+        Raises
+        ------
+        ServerGoneError
+            No server answers, or none came back.
+        CalculatorError
+            The calculator cannot be started, or dies again and again.
+        """
+        deaths = 0
+        addresses.connect(self._path).close()  # before anything is loaded for nobody
+        try:
+            while not self._leaving.is_set():
+                started = time.monotonic()
+                self._host.start()
+                if self._serve():
+                    return
+                if self._host.alive:  # the server has gone
+                    self._wait_for_server()
+                    continue
+                deaths = deaths + 1 if time.monotonic() - started < EARLY_SECONDS else 0
+                if deaths >= EARLY_DEATHS:
+                    raise CalculatorError(
+                        f"the process of calculator {self._name!r} ends soon after each start, at last with"
+                        f" {self._host.how_it_ended()}"
+                    )
+        finally:
+            self._host.stop()
+
+    def leave(self) -> None:
+        """Take no more work, and end; safe in a signal handler."""
+        self._leaving.set()
+
+    def _serve(self) -> bool:
+        """Join and wait; True when that was the end, False when the process or the server is gone."""
+        try:
+            control = self._join()
+        except (ServerGoneError, ConnectionLostError):
+            return False
+        try:
+            return self._look_after(control)
+        except (ConnectionLostError, OSError):
+            return False
+        finally:
+            control.close()
+
+    def _join(self) -> Connection:
+        control = Connection(addresses.connect(self._path))
+        asked: dict[str, Any] = {
+            "kind": "join",
+            "calculator": self._name,
+            "address": self._host.address,
+            "pid": self._host.pid,
+            "idle_timeout": self._idle_timeout,
+            "call_timeout": self._spec.call_timeout,
+            "provenance": self._host.start().to_json(),
+        }
+        if self._number.isdecimal():
+            asked["worker"] = int(self._number)
+            self._number = ""  # if it joins again, it is by itself
+        try:
+            checked(control.request(asked, timeout=HELLO_SECONDS), self._name)
+        except BaseException:
+            control.close()
+            raise
+        return control
+
+    def _look_after(self, control: Connection) -> bool:
+        poll = select.poll()
+        poll.register(control.socket, select.POLLIN)
+        decoder = wire.Decoder()
+        while True:
+            if self._leaving.is_set():
+                _say(control, {"kind": "left", "polite": True})
+                self._leaving.clear()  # the server answers with `end`, once it has what runs
+            if not self._host.alive:
+                _say(control, {"kind": "left", "how": self._host.how_it_ended()})
+                return False
+            if not poll.poll(1000 * LOOK_SECONDS):
+                continue
+            count = control.socket.recv_into(decoder.space())
+            if not count:
+                return False
+            decoder.received(count)
+            while (message := decoder.next()) is not None:
+                if message.header.get("kind") == "end":
+                    return True
+
+    def _wait_for_server(self) -> None:
+        end = time.monotonic() + (self._idle_timeout or 300.0)
+        while not self._leaving.wait(LOOK_SECONDS):
+            with contextlib.suppress(ServerGoneError):
+                addresses.connect(self._path).close()
+                return
+            if time.monotonic() > end:
+                raise ServerGoneError(f"the server at {self._path!r} has ended and did not come back")
+
+
+def _say(control: Connection, header: dict[str, Any]) -> None:
+    control.socket.sendall(wire.encode(header))

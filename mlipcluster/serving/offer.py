@@ -1,0 +1,73 @@
+"""What a server serves: some calculators by name, or all that are known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mlipcluster.errors import InputError
+
+if TYPE_CHECKING:
+    from mlipcluster.calculators.known import Known
+
+
+class Offer:
+    """Calculators by name, and what has joined beside them.
+
+    Parameters
+    ----------
+    known : mapping of str to Known
+        What can be started.
+    names : sequence of str, optional
+        Only these of them. Default: all.
+
+    Raises
+    ------
+    InputError
+        One of *names* is not known.
+    """
+
+    def __init__(self, known: Mapping[str, Known], names: Sequence[str] = ()) -> None:
+        self._known = dict(known)
+        self.joined: dict[str, int] = {}
+        if names:
+            self._known = {name: self.find(name) for name in names}
+
+    def names(self) -> list[str]:
+        """What is served, sorted."""
+        return sorted({*self._known, *(name for name, count in self.joined.items() if count)})
+
+    def get(self, name: str) -> Known | None:
+        """How to start a calculator; None of one that only joins."""
+        return self._known.get(name)
+
+    def find(self, name: str) -> Known:
+        """How to start a calculator.
+
+        Raises
+        ------
+        InputError
+            It is not served; the message lists what is.
+        """
+        found = self._known.get(name)
+        if found is None:
+            raise InputError(self.unknown(name))
+        return found
+
+    def check(self, name: str) -> None:
+        """See that a calculator is served.
+
+        Raises
+        ------
+        InputError
+            It is not; the message lists what is.
+        """
+        if name not in self._known and not self.joined.get(name):
+            raise InputError(self.unknown(name))
+
+    def unknown(self, name: str) -> str:
+        """What is said of a calculator that is not served."""
+        close = difflib.get_close_matches(name, self.names(), n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        return f"no calculator {name!r:.200} is served here; served: {', '.join(self.names()) or 'none'}.{meant}"

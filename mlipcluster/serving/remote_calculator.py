@@ -1,0 +1,203 @@
+"""An ASE calculator whose model runs elsewhere: a server has it, and starts, shares and ends it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from mlipcluster.calculators.connection import Connection
+from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.calculators.snapshot import Snapshot
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calculators.wire_calculator import WireCalculator, unpacked
+from mlipcluster.errors import InputError, MLIPClusterError
+from mlipcluster.serving import address as addresses
+from mlipcluster.serving.credentials import client_context
+from mlipcluster.serving.link import HELLO_SECONDS, Link, checked
+from mlipcluster.socket_worker import wire
+
+if TYPE_CHECKING:
+    from distributed.security import Security
+
+RETRIES = 2
+
+
+class RemoteCalculator(WireCalculator):
+    """An ASE calculator that a server has (``mlipcluster serve``).
+
+    Nothing is connected before it is first asked. Pickles, deep copies and forked children make a connection of their
+    own. May be used from several threads, one calculation at a time; several of them are served at the same time. An
+    answer depends on the structure alone: neither on what was asked before nor on which worker answers.
+
+    Parameters
+    ----------
+    name : str
+        The calculator, as the server knows it (``mlipcluster list --address …``).
+    address : str, optional
+        Of the server: the path of its Unix socket, or ``tls://HOST:PORT``. Default: ``serve.address`` of the settings,
+        else that which ``mlipcluster serve`` has by default on this machine.
+    retries : int, optional
+        How often a call is tried again that was lost with its server; errors of the calculator never are. Default:
+        ``serve.retries`` of the settings, else 2.
+    timeout : float, optional
+        Seconds that a call may take, with all its waiting. Default: ``serve.timeout`` of the settings, else as long as
+        it takes.
+    security : path or distributed.Security, optional
+        Credentials for ``tls://``: a folder that ``mlipcluster tls new`` made, for example.
+
+    Raises
+    ------
+    InputError
+        The address is none, or a number cannot be meant. When it is asked: the server does not serve *name*.
+    ServerGoneError
+        When it is asked: no server answers, or it was lost again and again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str | None = None,
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+        security: str | Path | Security | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{name!r:.80} is not the name of a served calculator; `mlipcluster list` shows them")
+        self._told = {"name": name, "address": address, "retries": retries, "timeout": timeout, "security": security}
+        retries = RETRIES if retries is None else retries
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            raise InputError(f"retries={retries!r}; give a whole number, 0 or more")
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+            raise InputError(f"timeout={timeout!r}; give a number of seconds, or None for as long as it takes")
+        self._label = name
+        self._properties: tuple[str, ...] | None = None
+        self._is_greeted = False
+        where = addresses.parse(address)
+        context = None if where.path else client_context(security)
+        self._link = Link(name, where, context, retries, timeout)
+        self._link.hello = self._greet
+        self._finalizer = weakref.finalize(self, self._link.close)
+        super().__init__(CalculatorSpec.info_keys)
+
+    def close(self) -> None:
+        """Close the connection; results stay, and another calculation makes a new one."""
+        self._link.close()
+
+    @property
+    def address(self) -> str:
+        """Of its server."""
+        return str(self._link.address)
+
+    @property
+    def implemented_properties(self) -> list[str]:  # type: ignore[override]
+        """Properties that the calculator can compute; asks the server, which starts a worker if need be."""
+        if self._properties is None:
+            self._properties = self.provenance().implemented_properties
+        return list(self._properties)
+
+    def provenance(self) -> Provenance:
+        """What a worker of the calculator says of itself: versions, weights, devices."""
+        message = self._link.ask(lambda: (wire.head({"kind": "provenance", "calculator": self._label}, {}), []))
+        return Provenance.from_json(message.header["provenance"])
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """What it is, as a JSON object: ASE writes it into files."""
+        return {"served": self._label, "address": self.address}
+
+    @property
+    def _known_properties(self) -> tuple[str, ...] | None:
+        return self._properties
+
+    def _instead_of_set(self) -> str:
+        return "have another one served: `mlipcluster serve --calculators FILE.py:NAME`"
+
+    def _get_name(self) -> str:
+        return self._label.lower()
+
+    def __repr__(self) -> str:
+        return f"RemoteCalculator({self._label!r}, {self.address!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {"told": self._told, **self._state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        RemoteCalculator.__init__(self, **state["told"])
+        self._take_state(state)
+
+    # One calculation
+
+    def _greet(self, connection: Connection) -> None:
+        """Ask whether the calculator is served; take over which entries of info it reads."""
+        asked = {"kind": "open", "calculator": self._label}
+        message = checked(connection.request(asked, timeout=HELLO_SECONDS), self._label)
+        self._snapshot.info_keys = tuple(map(str, message.header["info_keys"]))
+        self._is_greeted = True
+
+    def _calculate(
+        self, atoms: Atoms | None, changes: list[str], wanted: tuple[str, ...], needed: tuple[str, ...]
+    ) -> None:
+        if not self._is_greeted:
+            self.meet()
+            changes = self._snapshot.changes(atoms) if atoms is not None else changes
+        super()._calculate(atoms, changes, wanted, needed)
+
+    def _evaluate(self, changes: list[str], properties: tuple[str, ...]) -> None:
+        with self._link.lock:  # until the answer is copied: the next one overwrites it
+            self._keep(self._link.ask(lambda: self._frame(changes, properties)))
+
+    def meet(self) -> None:
+        """Connect, and see that the calculator is served; raises as a calculation would."""
+        with self._link.lock:
+            self._link.connect()
+
+    def _evaluate_all(self, structures: list[Atoms], properties: tuple[str, ...]) -> list[Any]:
+        found: list[Any] = [None] * len(structures)
+        frames: dict[int, Callable[[], bytes]] = {}
+        with self._link.lock:
+            self.meet()
+            for number, atoms in enumerate(structures):
+                snapshot = Snapshot(self._snapshot.info_keys)
+                try:
+                    snapshot.take(atoms, snapshot.changes(atoms))
+                    frames[number] = partial(self._whole_frame, snapshot, properties)
+                except InputError as error:
+                    found[number] = error
+            for number, message in self._link.ask_many(frames):
+                try:
+                    found[number] = unpacked(checked(message, self._label), self._label)
+                except MLIPClusterError as error:
+                    found[number] = error
+        return found
+
+    def _whole_frame(self, snapshot: Snapshot, properties: tuple[str, ...]) -> bytes:
+        arrays = whole(snapshot)
+        return b"".join([bytes(self._head(snapshot, arrays, properties)), *wire.body(arrays)])
+
+    def _head(self, snapshot: Snapshot, arrays: dict[str, np.ndarray], properties: tuple[str, ...]) -> bytearray:
+        info, more = snapshot.split_info()
+        arrays.update(more)
+        header = {"kind": "calculate", "calculator": self._label, "whole": True, "properties": properties}
+        return wire.head({**header, "info": info}, arrays)
+
+    def _frame(self, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
+        """Head and body of a request, with the whole structure; the head is kept while its shapes stay."""
+        if not all(name in ("positions", "cell") for name in changes):
+            self._heads.clear()
+        arrays = whole(self._snapshot)
+        head = self._heads.get(properties)
+        if head is None or self._snapshot.info:
+            head = self._heads[properties] = self._head(self._snapshot, arrays, properties)
+        return head, wire.body(arrays)
+
+
+def whole(snapshot: Snapshot) -> dict[str, np.ndarray]:
+    """All arrays of a structure; atomic numbers, which end at 118, as single bytes."""
+    return {**snapshot.arrays, "numbers": snapshot.arrays["numbers"].astype("|u1")}

@@ -1,0 +1,93 @@
+"""What clients may ask of the server. Nothing that stops it, and nothing that is unpickled.
+
+``open`` (is it served, and which entries of info does it read), ``calculate`` and ``provenance`` (handed on to a
+worker), ``list``, ``status``; and of whoever looks after a worker: ``join`` and ``left``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.errors import InputError
+from mlipcluster.serving import status
+from mlipcluster.serving.fair_queue import Request
+from mlipcluster.socket_worker import wire
+
+if TYPE_CHECKING:
+    from mlipcluster.serving.clients import Client
+    from mlipcluster.serving.server import Server
+
+LONGEST_NAME = 500
+
+
+def refusal(error: str, message: str, request_id: int) -> bytes:
+    """The answer to what the server itself refuses: the name of a class of `mlipcluster.errors`, and the message."""
+    return wire.encode({"kind": "refused", "error": error, "message": message[: 1 << 16]}, request_id=request_id)
+
+
+def named(message: wire.Message) -> str:
+    """The calculator that a message names.
+
+    Raises
+    ------
+    InputError
+        It names none.
+    """
+    name = message.header.get("calculator")
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        raise InputError(f"'calculator' is {name!r:.80}; give the name of one, of at most {LONGEST_NAME} characters")
+    return name
+
+
+def _open(server: Server, client: Client, message: wire.Message) -> None:
+    name = named(message)
+    server.offer.check(name)
+    known = server.offer.get(name)
+    spec = None if known is None else known.spec
+    keys = list(CalculatorSpec.info_keys if spec is None else spec.info_keys)  # of a worker that joined: the usual ones
+    server.answer(client, [wire.encode({"kind": "opened", "info_keys": keys}, request_id=message.id)])
+
+
+def _hand_on(server: Server, client: Client, message: wire.Message) -> None:
+    name = named(message)
+    server.offer.check(name)
+    if message.header["kind"] == "calculate" and not message.header.get("whole"):
+        raise InputError("a served calculator is told the whole structure each time; say whole: true")
+    server.ask(client, Request(client.number, message.id, name, client.copied(message.frame), server.now()))
+
+
+def _list(server: Server, client: Client, message: wire.Message) -> None:
+    server.answer(client, [wire.encode({"kind": "list", **status.listed(server)}, request_id=message.id)])
+
+
+def _status(server: Server, client: Client, message: wire.Message) -> None:
+    """Looking at processes takes time, so that is done aside."""
+    seen = status.seen(server)
+
+    def look() -> None:
+        answer = wire.encode({"kind": "status", **status.measured(seen)}, request_id=message.id)
+        server.post(lambda: server.answer(client, [answer]) if client.number in server.clients else None)
+
+    server.aside(look)
+
+
+def _join(server: Server, client: Client, message: wire.Message) -> None:
+    server.starters.join(client, named(message), message)
+
+
+def _left(server: Server, client: Client, message: wire.Message) -> None:
+    server.starters.left(client, message.header)
+
+
+Handler = Callable[["Server", "Client", wire.Message], Any]
+HANDLERS: dict[str, Handler] = {
+    "open": _open,
+    "calculate": _hand_on,
+    "provenance": _hand_on,
+    "list": _list,
+    "status": _status,
+    "join": _join,
+    "left": _left,
+}

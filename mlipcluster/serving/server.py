@@ -1,0 +1,466 @@
+"""The server: a loop over sockets that carries out what `mlipcluster.serving.dispatch` decides.
+
+One thread reads and writes all sockets, and never waits for anything else; what takes time (starting workers, ending
+them) is done by others, which hand their findings back through a queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlipcluster.errors import InputError, MLIPClusterError
+from mlipcluster.serving import address as addresses
+from mlipcluster.serving.clients import Client
+from mlipcluster.serving.dispatch import Dispatch, End, Give, Instruction, Limits, Refuse, Start
+from mlipcluster.serving.fair_queue import Request
+from mlipcluster.serving.requests import HANDLERS, refusal
+from mlipcluster.serving.seats import Seat
+from mlipcluster.serving.starters import Starters
+from mlipcluster.serving.stream import Stream
+from mlipcluster.socket_worker import wire
+from mlipcluster.socket_worker.client import is_own_user
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from mlipcluster.serving.offer import Offer
+
+log = logging.getLogger("mlipcluster")
+
+TICK_SECONDS = 0.1
+#: How long the end waits for what runs.
+FINISH_SECONDS = 600.0
+MAX_REQUEST = 1 << 28
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a server is told.
+
+    Attributes
+    ----------
+    max_workers : int
+        At most so many workers at a time, of all calculators together.
+    idle_timeout : float
+        Seconds without work after which a worker ends.
+    start_timeout : float
+        Seconds until a start is given up.
+    max_request : int
+        Bytes that a structure's arrays may have together.
+    """
+
+    max_workers: int = 2
+    idle_timeout: float = 300.0
+    start_timeout: float = 60.0
+    max_request: int = MAX_REQUEST
+
+
+class Server:
+    """Serves calculators until it is told to stop. A context manager, which runs it in a thread of its own.
+
+    Parameters
+    ----------
+    offer : Offer
+        What it serves.
+    address : path, optional
+        Of its Unix socket; see `mlipcluster.serving.address`.
+    options : Options
+    tls : tuple of str, int and ssl.SSLContext, optional
+        Host and port where it listens for others than this machine's, and with which credentials.
+
+    Raises
+    ------
+    InputError
+        It cannot listen there.
+    """
+
+    def __init__(
+        self,
+        offer: Offer,
+        address: str | os.PathLike[str] | None = None,
+        options: Options | None = None,
+        tls: tuple[str, int, ssl.SSLContext] | None = None,
+    ) -> None:
+        self.offer = offer
+        self.options = options or Options()
+        self.dispatch = Dispatch(Limits(self.options.max_workers, self.options.idle_timeout))
+        self.clients: dict[int, Client] = {}
+        self.seats: dict[int, Seat] = {}
+        self.started = time.time()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._epoll = select.epoll()
+        self._wake_end, self._waker = socket.socketpair()
+        self._deadline: float | None = None
+        self._thread: threading.Thread | None = None
+        self._helpers = ThreadPoolExecutor(32, thread_name_prefix="served workers")
+        self.starters = Starters(self)
+        self._listen(address, tls)
+
+    def _listen(self, address: str | os.PathLike[str] | None, tls: tuple[str, int, ssl.SSLContext] | None) -> None:
+        told = addresses.parse(address)
+        if not told.path:
+            raise InputError(f"{told}: a server listens at a Unix socket as well; give the path of that as address")
+        self.address = told.path
+        self.tls_address = ""
+        self._listeners = [addresses.bind(told.path)]
+        self._identity = os.stat(told.path)
+        try:
+            if tls is not None:
+                self._listeners.append(self._listen_tls(*tls))
+        except BaseException:
+            self._close()
+            raise
+        self._wake_end.setblocking(False)
+        self.watch(self._wake_end, self._woken)
+
+    def _listen_tls(self, host: str, port: int, context: ssl.SSLContext) -> socket.socket:
+        try:
+            listener = socket.create_server((host, port), backlog=512)
+        except OSError as error:
+            raise InputError(f"tls://{host}:{port} cannot be listened at: {error.strerror or error}") from error
+        self._context = context
+        self.tls_address = str(addresses.Address(host=host, port=listener.getsockname()[1]))
+        return listener
+
+    # Running it
+
+    def run(self) -> None:
+        """Serve until :meth:`stop`, then finish what runs; leaves no process, socket or folder behind."""
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self.watch(listener, partial(self._accept, listener))
+        ticks = 0.0
+        try:
+            while not self._is_over():
+                for number, events in self._epoll.poll(TICK_SECONDS):
+                    if (handler := self._handlers.get(number)) is not None:
+                        handler(events)
+                if (now := time.monotonic()) >= ticks:
+                    ticks = now + TICK_SECONDS
+                    self._carry_out(self.dispatch.tick(now))
+        finally:
+            self._close()
+
+    def stop(self, *, now: bool = False) -> None:
+        """Take no more work, finish what runs, then end; *now* does not wait for that. Any thread may call this."""
+        self.post(lambda: self._stop(now=now))
+
+    def _stop(self, *, now: bool) -> None:
+        seconds = 0.0 if now else FINISH_SECONDS
+        self._deadline = time.monotonic() + seconds
+        self.starters.cancel()
+        self._carry_out(self.dispatch.stop(time.monotonic()))
+
+    def _is_over(self) -> bool:
+        if self._deadline is None:
+            return False
+        unsent = any(client.stream.unsent for client in self.clients.values())
+        return time.monotonic() >= self._deadline or not (self.dispatch.workers or unsent)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self.run, name="server of calculators", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(now=True)
+        if self._thread is not None:
+            self._thread.join()
+
+    def post(self, what: Callable[[], None]) -> None:
+        """Have the server's own thread call *what*; any thread may ask for it."""
+        self._posted.put(what)
+        with contextlib.suppress(OSError):  # full, so it will wake anyway; or closed
+            self._waker.send(b"!", socket.MSG_DONTWAIT)
+
+    @staticmethod
+    def now() -> float:
+        """The clock that the state machine goes by, s."""
+        return time.monotonic()
+
+    def aside(self, what: Callable[[], Any]) -> None:
+        """Have another thread call *what*, which takes its time."""
+        self._helpers.submit(what)
+
+    def _woken(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_end.recv(4096)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._posted.get_nowait()()
+
+    def _close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.address), self._identity):
+                os.unlink(self.address)
+        self.starters.close()
+        for seat in list(self.seats.values()):
+            self.end_seat(seat, at_once=True)
+        self._helpers.shutdown(wait=True)
+        for stream in {*(seat.stream for seat in self.seats.values()), *(one.stream for one in self.clients.values())}:
+            stream.close()
+        for end in (self._wake_end, self._waker):
+            end.close()
+        self._epoll.close()
+
+    # Sockets
+
+    def watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
+        """Have *handler* called when something comes to a socket."""
+        self._handlers[sock.fileno()] = handler
+        self._epoll.register(sock, select.EPOLLIN)
+
+    def unwatch(self, stream: Stream) -> None:
+        """Watch a peer's socket no more, and close it."""
+        number = stream.number
+        if self._handlers.pop(number, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(number)
+        stream.close()
+
+    def set_events(self, stream: Stream, *, reading: bool = True) -> None:
+        """Wait for what a peer is to be waited for now."""
+        wanted = stream.events(reading=reading)
+        if wanted != stream.watched and stream.number in self._handlers:
+            self._epoll.modify(stream.number, wanted)
+            stream.watched = wanted
+
+    def _accept(self, listener: socket.socket, _: int) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                self._meet(sock)
+            except OSError as error:
+                log.warning("a client could not be taken: %s", error)
+                sock.close()
+
+    def _meet(self, sock: socket.socket) -> None:
+        if sock.family == socket.AF_UNIX:
+            if not is_own_user(sock):
+                log.warning("another user's process was turned away")
+                sock.close()
+                return
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setblocking(False)
+            sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        client = Client(Stream(sock, self.options.max_request))
+        self.clients[client.number] = client
+        self.watch(sock, lambda events: self._attend(client, events))
+
+    def _attend(self, client: Client, events: int) -> None:
+        """Read what a client sent, and write what it takes; a bad frame ends its own connection and nothing else."""
+        try:
+            if events & select.EPOLLOUT:
+                client.stream.flush()
+            if events & ~select.EPOLLOUT:
+                for message in client.stream.receive():
+                    self._handle(client, message)
+        except wire.FrameError as error:
+            log.warning("client %d sent what is no frame, and its connection ends: %s", client.number, error)
+            with contextlib.suppress(OSError):
+                client.stream.send([refusal("InputError", f"this is no frame of the wire: {error}", 0)])
+            self._drop(client)
+            return
+        except (EOFError, OSError):
+            self._drop(client)
+            return
+        self._update(client)
+
+    def _update(self, client: Client) -> None:
+        if client.number in self.clients:
+            self.set_events(client.stream, reading=client.reads)
+
+    def _drop(self, client: Client) -> None:
+        if self.clients.pop(client.number, None) is None:
+            return
+        self.dispatch.withdrawn(client.number)
+        self.starters.lost_control(client)
+        self.unwatch(client.stream)
+
+    def _handle(self, client: Client, message: wire.Message) -> None:
+        kind = message.header.get("kind")
+        handler = HANDLERS.get(kind) if isinstance(kind, str) else None
+        try:
+            if handler is None:
+                raise InputError(f"no request is called {kind!r:.80}; there are {', '.join(HANDLERS)}")
+            handler(self, client, message)
+        except MLIPClusterError as error:
+            self.answer(client, [refusal(type(error).__name__, str(error), message.id)])
+
+    def answer(self, client: Client, buffers: Iterable[Any]) -> None:
+        """Send a client an answer."""
+        try:
+            client.stream.send(list(buffers))
+        except OSError:
+            self._drop(client)
+            return
+        if client.stream.unsent:
+            self._update(client)
+
+    # Requests and workers
+
+    def ask(self, client: Client, request: Request) -> None:
+        """Hand a client's request to the state machine."""
+        client.pending += 1
+        self._carry_out(self.dispatch.request(time.monotonic(), request))
+
+    def seat(self, seat: Seat, call_timeout: float | None = None) -> None:
+        """A worker is there, and takes work from now on."""
+        if seat.number not in self.dispatch.workers:  # it came too late
+            self.end_seat(seat, at_once=True)
+            return
+        self.seats[seat.number] = seat
+        if seat.stream.number not in self._handlers:
+            self.watch(seat.stream.socket, lambda events: self._hear(seat, events))
+        self._carry_out(self.dispatch.ready(time.monotonic(), seat.number, call_timeout))
+
+    def start_failed(self, worker: int, error: str, message: str) -> None:
+        """A worker could not be started."""
+        if worker in self.dispatch.workers:
+            log.warning("%s", message)
+            self._carry_out(self.dispatch.start_failed(time.monotonic(), worker, error, message))
+
+    def _hear(self, seat: Seat, events: int) -> None:
+        """Read a worker's answer, and pass it on."""
+        try:
+            if events & select.EPOLLOUT:
+                seat.stream.flush()
+            if events & ~select.EPOLLOUT:
+                for message in seat.stream.receive():
+                    self.heard(seat, message)
+        except (EOFError, OSError, wire.FrameError) as error:
+            self.lost(seat, error)
+            return
+        self.set_events(seat.stream)
+
+    def heard(self, seat: Seat, message: wire.Message) -> None:
+        """A worker sent something; what is not the answer to its last request is dropped."""
+        if message.id == 0:
+            self.starters.heard(seat, message.header)
+            return
+        request = seat.request
+        if request is None or message.id != seat.id:
+            log.warning("worker %d of %r: a stale answer was dropped", seat.number, seat.name)
+            return
+        seat.request = None
+        self._pass_on(request, message)
+        self._carry_out(self.dispatch.answered(time.monotonic(), seat.number))
+        if seat.ends:
+            self.end_seat(seat, at_once=False)
+
+    def _pass_on(self, request: Request, message: wire.Message) -> None:
+        client = self.clients.get(request.client)
+        if client is None or request.withdrawn:
+            return
+        client.spare = request.frame
+        head = bytearray(message.frame[: wire.PREFIX.size])
+        wire.set_id(head, request.id)
+        self._answered(client, [head, message.frame[wire.PREFIX.size :]])
+
+    def _answered(self, client: Client, buffers: list[Any]) -> None:
+        client.pending -= 1
+        self.answer(client, buffers)
+        self._update(client)
+
+    def lost(self, seat: Seat, why: BaseException) -> None:
+        """A worker's connection has ended."""
+        self.unwatch(seat.stream)
+        if self.seats.pop(seat.number, None) is None:
+            return  # it was told to end
+        seat.request = None
+        if not isinstance(why, EOFError):
+            log.warning("worker %d of %r: %s", seat.number, seat.name, why)
+        self.aside(lambda: self._find_out(seat))
+
+    def _find_out(self, seat: Seat) -> None:
+        how = seat.how()
+        self.post(lambda: self._died(seat, how))
+
+    def _died(self, seat: Seat, how: str) -> None:
+        if seat.number in self.dispatch.workers:
+            log.warning("worker %d of %r ended with %s", seat.number, seat.name, how)
+            self._carry_out(self.dispatch.died(time.monotonic(), seat.number, how))
+
+    def end_seat(self, seat: Seat, *, at_once: bool) -> None:
+        """End a worker, and tell the state machine when it is gone."""
+        seat.ends = True
+        if self.seats.pop(seat.number, None) is not None and seat.blocks:
+            self.unwatch(seat.stream)
+        if seat.blocks:
+            self.aside(lambda: self._end_aside(seat, at_once=at_once))
+            return
+        with contextlib.suppress(OSError):
+            seat.end(at_once=at_once)
+        self.gone(seat)
+
+    def _end_aside(self, seat: Seat, *, at_once: bool) -> None:
+        seat.end(at_once=at_once)
+        self.post(lambda: self.gone(seat))
+
+    def retire(self, seat: Seat) -> None:
+        """A worker wants to leave: what it works on is finished."""
+        if seat.number in self.dispatch.workers and not seat.ends:
+            self._carry_out(self.dispatch.retired(time.monotonic(), seat.number))
+
+    def gone(self, seat: Seat) -> None:
+        """A worker has ended that was told to, or that left of its own will."""
+        self.seats.pop(seat.number, None)
+        if seat.number in self.dispatch.workers:
+            self._carry_out(self.dispatch.gone(time.monotonic(), seat.number))
+
+    def _carry_out(self, instructions: Iterable[Instruction]) -> None:
+        for one in instructions:
+            if isinstance(one, Give):
+                self._give(one)
+            elif isinstance(one, Refuse):
+                self._refuse(one)
+            elif isinstance(one, Start):
+                self.starters.start(one.worker, one.name)
+            elif isinstance(one, End):
+                self._end(one)
+
+    def _give(self, one: Give) -> None:
+        seat = self.seats.get(one.worker)
+        if seat is None:
+            return  # lost a moment ago; it is about to be told as dead
+        try:
+            seat.give(one.request)
+        except OSError as error:
+            self.lost(seat, error)
+            return
+        if seat.stream.unsent:
+            self.set_events(seat.stream)
+
+    def _refuse(self, one: Refuse) -> None:
+        client = self.clients.get(one.request.client)
+        if client is not None and not one.request.withdrawn:
+            self._answered(client, [refusal(one.error, one.message, one.request.id)])
+
+    def _end(self, one: End) -> None:
+        seat = self.seats.get(one.worker)
+        if seat is None:
+            return
+        if seat.request is not None and not one.at_once:
+            seat.ends = True  # as soon as it has answered
+        else:
+            self.end_seat(seat, at_once=one.at_once)
