@@ -36,11 +36,13 @@ from mlipcluster.socket_worker.client import is_own_user
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from mlipcluster.serving.nodes import Nodes
     from mlipcluster.serving.offer import Offer
 
 log = logging.getLogger("mlipcluster")
 
 TICK_SECONDS = 0.1
+NODES_SECONDS = 1.0
 #: How long the end waits for what runs.
 FINISH_SECONDS = 600.0
 MAX_REQUEST = 1 << 28
@@ -78,8 +80,8 @@ class Server:
     address : path, optional
         Of its Unix socket; see `mlipcluster.serving.address`.
     options : Options
-    tls : tuple of str, int and ssl.SSLContext, optional
-        Host and port where it listens for others than this machine's, and with which credentials.
+    nodes : Nodes, optional
+        Where workers run, if not on this machine.
 
     Raises
     ------
@@ -92,7 +94,7 @@ class Server:
         offer: Offer,
         address: str | os.PathLike[str] | None = None,
         options: Options | None = None,
-        tls: tuple[str, int, ssl.SSLContext] | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         self.offer = offer
         self.options = options or Options()
@@ -100,6 +102,8 @@ class Server:
         self.clients: dict[int, Client] = {}
         self.seats: dict[int, Seat] = {}
         self.started = time.time()
+        self.waits_for = ""
+        self._looked = 0.0
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._epoll = select.epoll()
@@ -108,41 +112,64 @@ class Server:
         self._thread: threading.Thread | None = None
         self._helpers = ThreadPoolExecutor(32, thread_name_prefix="served workers")
         self.starters = Starters(self)
-        self._listen(address, tls)
+        self._listen(address)
+        self.nodes = nodes
+        if nodes is not None:
+            try:
+                nodes.open(self)
+            except BaseException:
+                self.nodes = None
+                self._close()
+                raise
 
-    def _listen(self, address: str | os.PathLike[str] | None, tls: tuple[str, int, ssl.SSLContext] | None) -> None:
+    def _listen(self, address: str | os.PathLike[str] | None) -> None:
         told = addresses.parse(address)
         if not told.path:
             raise InputError(f"{told}: a server listens at a Unix socket as well; give the path of that as address")
         self.address = told.path
-        self.tls_address = ""
-        self._listeners = [addresses.bind(told.path)]
+        self.tls_addresses: list[str] = []
+        self._listeners: list[socket.socket] = []
+        self._listen_at(addresses.bind(told.path), None)
         self._identity = os.stat(told.path)
-        try:
-            if tls is not None:
-                self._listeners.append(self._listen_tls(*tls))
-        except BaseException:
-            self._close()
-            raise
         self._wake_end.setblocking(False)
         self.watch(self._wake_end, self._woken)
 
-    def _listen_tls(self, host: str, port: int, context: ssl.SSLContext) -> socket.socket:
+    def listen_tls(self, host: str, port: int, context: ssl.SSLContext) -> str:
+        """Listen for others than this machine's as well; before it runs. The address there, ``tls://HOST:PORT``.
+
+        Parameters
+        ----------
+        host, port : str, int
+            Port 0 takes a free one.
+        context : ssl.SSLContext
+            Whom it takes; see `mlipcluster.serving.credentials`.
+
+        Raises
+        ------
+        InputError
+            It cannot listen there.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            listener = socket.create_server((host, port), backlog=512)
+            listener = socket.create_server((host, port), family=family, backlog=512)
         except OSError as error:
-            raise InputError(f"tls://{host}:{port} cannot be listened at: {error.strerror or error}") from error
-        self._context = context
-        self.tls_address = str(addresses.Address(host=host, port=listener.getsockname()[1]))
-        return listener
+            raise InputError(
+                f"tls://{host}:{port} cannot be listened at: {error.strerror or error}; give a host name or address of"
+                " this machine, and a port that is free (0 takes one)"
+            ) from error
+        self._listen_at(listener, context)
+        self.tls_addresses.append(str(addresses.Address(host=host, port=listener.getsockname()[1])))
+        return self.tls_addresses[-1]
+
+    def _listen_at(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        self.watch(listener, partial(self._accept, listener, context))
 
     # Running it
 
     def run(self) -> None:
         """Serve until :meth:`stop`, then finish what runs; leaves no process, socket or folder behind."""
-        for listener in self._listeners:
-            listener.setblocking(False)
-            self.watch(listener, partial(self._accept, listener))
         ticks = 0.0
         try:
             while not self._is_over():
@@ -152,8 +179,14 @@ class Server:
                 if (now := time.monotonic()) >= ticks:
                     ticks = now + TICK_SECONDS
                     self._carry_out(self.dispatch.tick(now))
+                    self._look_at_nodes(now)
         finally:
             self._close()
+
+    def _look_at_nodes(self, now: float) -> None:
+        if self.nodes is not None and now - self._looked >= NODES_SECONDS:
+            self._looked = now
+            self.waits_for = self.nodes.tick()
 
     def stop(self, *, now: bool = False) -> None:
         """Take no more work, finish what runs, then end; *now* does not wait for that. Any thread may call this."""
@@ -213,6 +246,8 @@ class Server:
         for seat in list(self.seats.values()):
             self.end_seat(seat, at_once=True)
         self._helpers.shutdown(wait=True)
+        if self.nodes is not None:
+            self.nodes.close()
         for stream in {*(seat.stream for seat in self.seats.values()), *(one.stream for one in self.clients.values())}:
             stream.close()
         for end in (self._wake_end, self._waker):
@@ -241,20 +276,20 @@ class Server:
             self._epoll.modify(stream.number, wanted)
             stream.watched = wanted
 
-    def _accept(self, listener: socket.socket, _: int) -> None:
+    def _accept(self, listener: socket.socket, context: ssl.SSLContext | None, _: int) -> None:
         for _ in range(64):
             try:
                 sock, _ = listener.accept()
             except OSError:
                 return
             try:
-                self._meet(sock)
+                self._meet(sock, context)
             except OSError as error:
                 log.warning("a client could not be taken: %s", error)
                 sock.close()
 
-    def _meet(self, sock: socket.socket) -> None:
-        if sock.family == socket.AF_UNIX:
+    def _meet(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        if context is None:
             if not is_own_user(sock):
                 log.warning("another user's process was turned away")
                 sock.close()
@@ -262,10 +297,10 @@ class Server:
         else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
-            sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         client = Client(Stream(sock, self.options.max_request))
         self.clients[client.number] = client
-        self.watch(sock, lambda events: self._attend(client, events))
+        self.watch(sock, partial(self._attend, client))
 
     def _attend(self, client: Client, events: int) -> None:
         """Read what a client sent, and write what it takes; a bad frame ends its own connection and nothing else."""
@@ -331,8 +366,13 @@ class Server:
             return
         self.seats[seat.number] = seat
         if seat.stream.number not in self._handlers:
-            self.watch(seat.stream.socket, lambda events: self._hear(seat, events))
+            self.watch(seat.stream.socket, partial(self._hear, seat))
         self._carry_out(self.dispatch.ready(time.monotonic(), seat.number, call_timeout))
+
+    def adopt(self, client: Client, seat: Seat) -> None:
+        """What was a client is a worker from now on: its connection carries answers."""
+        self.clients.pop(client.number, None)
+        self._handlers[client.stream.number] = partial(self._hear, seat)
 
     def start_failed(self, worker: int, error: str, message: str) -> None:
         """A worker could not be started."""
@@ -387,6 +427,7 @@ class Server:
         self.unwatch(seat.stream)
         if self.seats.pop(seat.number, None) is None:
             return  # it was told to end
+        self.starters.forget(seat)
         seat.request = None
         if not isinstance(why, EOFError):
             log.warning("worker %d of %r: %s", seat.number, seat.name, why)
@@ -404,9 +445,10 @@ class Server:
     def end_seat(self, seat: Seat, *, at_once: bool) -> None:
         """End a worker, and tell the state machine when it is gone."""
         seat.ends = True
-        if self.seats.pop(seat.number, None) is not None and seat.blocks:
-            self.unwatch(seat.stream)
+        if self.seats.pop(seat.number, None) is not None:
+            self.starters.forget(seat)
         if seat.blocks:
+            self.unwatch(seat.stream)
             self.aside(lambda: self._end_aside(seat, at_once=at_once))
             return
         with contextlib.suppress(OSError):
@@ -422,9 +464,12 @@ class Server:
         if seat.number in self.dispatch.workers and not seat.ends:
             self._carry_out(self.dispatch.retired(time.monotonic(), seat.number))
 
+    def vanished(self, worker: int) -> None:
+        """A worker that was to come will not, and nobody is to blame: what waits for it asks for another."""
+        self._carry_out(self.dispatch.gone(time.monotonic(), worker))
+
     def gone(self, seat: Seat) -> None:
         """A worker has ended that was told to, or that left of its own will."""
-        self.seats.pop(seat.number, None)
         if seat.number in self.dispatch.workers:
             self._carry_out(self.dispatch.gone(time.monotonic(), seat.number))
 

@@ -49,7 +49,9 @@ class Starters:
             self._server.start_failed(worker, "CalculatorStartError", words)
         elif known.command is not None:
             self._spawn(worker, known.command)
-        else:
+        elif known.spec is not None and self._server.nodes is not None:
+            self._server.nodes.start(worker, name, known.spec)
+        elif known.spec is not None:
             self._host(worker, name, known.spec)
 
     def cancel(self) -> None:
@@ -132,7 +134,10 @@ class Starters:
         seat.pid = pid if isinstance(pid, int) and not is_far else None
         seat.where = str(header.get("where") or seat.where)
         server.offer.joined[name] = server.offer.joined.get(name, 0) + 1
-        self._joined[client.number] = seat
+        if is_far:
+            server.adopt(client, seat)
+        else:
+            self._joined[client.number] = seat
         client.stream.send([wire.encode({"kind": "joined", "worker": number}, request_id=message.id)])
         if number in self._spawned:
             self._spawned[number].joined = True
@@ -178,9 +183,11 @@ class Starters:
 
     def lost_control(self, client: Client) -> None:
         """A client has gone; if it looked after a worker, that is lost."""
-        seat = self._joined.pop(client.number, None)
-        if seat is None:
-            return
-        self._server.offer.joined[seat.name] -= 1
-        seat.said("")
-        self._server.lost(seat, EOFError())
+        if (seat := self._joined.pop(client.number, None)) is not None:
+            seat.said("")
+            self._server.lost(seat, EOFError())
+
+    def forget(self, seat: Seat) -> None:
+        """A worker's seat is empty."""
+        if isinstance(seat, JoinedSeat):
+            self._server.offer.joined[seat.name] -= 1

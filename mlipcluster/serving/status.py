@@ -46,7 +46,8 @@ def seen(server: Server) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "address": server.address,
-        "tls_address": server.tls_address,
+        "tls_addresses": list(server.tls_addresses),
+        "waits_for": server.waits_for,
         "uptime": time.time() - server.started,
         "clients": len(server.clients),
         "stopping": server.dispatch.stopping,
