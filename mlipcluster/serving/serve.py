@@ -1,4 +1,4 @@
-"""What ``mlipcluster serve`` does: everything that is told is brought together, and a server runs until a signal ends it."""
+"""What ``mlipcluster serve`` does: brings together all that it was told, and runs a server until a signal ends it."""
 
 from __future__ import annotations
 
