@@ -163,12 +163,15 @@ class Link:
         while todo:
             try:
                 keys = list(todo)
+                refused = ""
                 for place, message in exchange(self.connect(), list(todo.values()), self._timeout):
-                    if message.header.get("error") != ServerGoneError.__name__:
+                    if message.header.get("error") == ServerGoneError.__name__:
+                        refused = str(message.header.get("message"))
+                    else:
                         del todo[keys[place]]
                         yield keys[place], message
                 if todo:
-                    raise ConnectionLostError("it ends")
+                    raise ServerGoneError(refused)
             except (ConnectionLostError, ServerGoneError) as error:
                 self.close()
                 if not self._was_there or not left:
