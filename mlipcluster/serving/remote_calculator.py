@@ -82,7 +82,7 @@ class RemoteCalculator(WireCalculator):
         where = addresses.parse(address)
         context = None if where.path else client_context(security)
         self._link = Link(name, where, context, retries, timeout)
-        self._link.hello = self._greet
+        self._link.hello = _weakly(self._greet)
         self._finalizer = weakref.finalize(self, self._link.close)
         super().__init__(CalculatorSpec.info_keys)
 
@@ -196,6 +196,17 @@ class RemoteCalculator(WireCalculator):
         if head is None or self._snapshot.info:
             head = self._heads[properties] = self._head(self._snapshot, arrays, properties)
         return head, wire.body(arrays)
+
+
+def _weakly(method: Callable[[Connection], None]) -> Callable[[Connection], None]:
+    """The same method, without a cycle: a connection is closed with the last reference to its calculator."""
+    known = weakref.WeakMethod(method)
+
+    def call(connection: Connection) -> None:
+        if (found := known()) is not None:
+            found(connection)
+
+    return call
 
 
 def whole(snapshot: Snapshot) -> dict[str, np.ndarray]:
