@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from mlipcluster.serving.seats import Seat
 from mlipcluster.serving.stream import Stream
 
 #: Requests of one client that are taken before the first of them is answered.
@@ -23,6 +24,8 @@ class Client:
         How many of its requests are not answered yet.
     spare : bytearray
         Memory of a request that was answered, for the next one: to get as much anew takes longer than to copy it.
+    seat : Seat or None
+        That of the worker that it has become.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -30,6 +33,7 @@ class Client:
         self.stream = stream
         self.pending = 0
         self.spare = bytearray()
+        self.seat: Seat | None = None
 
     def copied(self, frame: memoryview) -> bytearray:
         """A copy of a frame that it has sent."""

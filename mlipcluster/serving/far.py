@@ -126,7 +126,8 @@ def _requests(server: Connection, worker: Connection, decoder: wire.Decoder) -> 
         while (message := decoder.next()) is not None:
             if message.header.get("kind") == "end":
                 return "the server ended it"
-            worker.socket.sendall(message.frame)
+            if message.id:
+                worker.socket.sendall(message.frame)
         if not server.socket.pending():  # type: ignore[attr-defined]
             return ""
 

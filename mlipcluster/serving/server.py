@@ -104,6 +104,7 @@ class Server:
         self.started = time.time()
         self.waits_for = ""
         self._looked = 0.0
+        self._streams: dict[int, Stream] = {}
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._epoll = select.epoll()
@@ -127,6 +128,7 @@ class Server:
         if not told.path:
             raise InputError(f"{told}: a server listens at a Unix socket as well; give the path of that as address")
         self.address = told.path
+        self._made = not os.path.isdir(os.path.dirname(told.path))
         self.tls_addresses: list[str] = []
         self._listeners: list[socket.socket] = []
         self._listen_at(addresses.bind(told.path), None)
@@ -236,19 +238,25 @@ class Server:
             while True:
                 self._posted.get_nowait()()
 
+    def close(self) -> None:
+        """Let go of everything; of a server that never ran."""
+        self._close()
+
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self.address), self._identity):
                 os.unlink(self.address)
+            if self._made:
+                os.rmdir(os.path.dirname(self.address))
         self.starters.close()
         for seat in list(self.seats.values()):
             self.end_seat(seat, at_once=True)
         self._helpers.shutdown(wait=True)
         if self.nodes is not None:
             self.nodes.close()
-        for stream in {*(seat.stream for seat in self.seats.values()), *(one.stream for one in self.clients.values())}:
+        for stream in self._streams.values():
             stream.close()
         for end in (self._wake_end, self._waker):
             end.close()
@@ -261,10 +269,16 @@ class Server:
         self._handlers[sock.fileno()] = handler
         self._epoll.register(sock, select.EPOLLIN)
 
+    def watch_stream(self, stream: Stream, handler: Callable[[int], None]) -> None:
+        """Have *handler* called when something comes from a peer, until `unwatch`."""
+        self._streams[stream.number] = stream
+        self.watch(stream.socket, handler)
+
     def unwatch(self, stream: Stream) -> None:
         """Watch a peer's socket no more, and close it."""
         number = stream.number
         if self._handlers.pop(number, None) is not None:
+            del self._streams[number]
             with contextlib.suppress(OSError):
                 self._epoll.unregister(number)
         stream.close()
@@ -300,7 +314,7 @@ class Server:
             sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         client = Client(Stream(sock, self.options.max_request))
         self.clients[client.number] = client
-        self.watch(sock, partial(self._attend, client))
+        self.watch_stream(client.stream, partial(self._attend, client))
 
     def _attend(self, client: Client, events: int) -> None:
         """Read what a client sent, and write what it takes; a bad frame ends its own connection and nothing else."""
@@ -309,17 +323,21 @@ class Server:
                 client.stream.flush()
             if events & ~select.EPOLLOUT:
                 for message in client.stream.receive():
-                    self._handle(client, message)
+                    if client.seat is None:
+                        self._handle(client, message)
+                    else:
+                        self.heard(client.seat, message)
         except wire.FrameError as error:
             log.warning("client %d sent what is no frame, and its connection ends: %s", client.number, error)
             with contextlib.suppress(OSError):
                 client.stream.send([refusal("InputError", f"this is no frame of the wire: {error}", 0)])
             self._drop(client)
-            return
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             self._drop(client)
-            return
-        self._update(client)
+            if client.seat is not None:
+                self.lost(client.seat, error)
+        else:
+            self._update(client)
 
     def _update(self, client: Client) -> None:
         if client.number in self.clients:
@@ -366,12 +384,14 @@ class Server:
             return
         self.seats[seat.number] = seat
         if seat.stream.number not in self._handlers:
-            self.watch(seat.stream.socket, partial(self._hear, seat))
+            self.watch_stream(seat.stream, partial(self._hear, seat))
+        log.info("worker %d of %r is there (%s)", seat.number, seat.name, seat.where)
         self._carry_out(self.dispatch.ready(time.monotonic(), seat.number, call_timeout))
 
     def adopt(self, client: Client, seat: Seat) -> None:
         """What was a client is a worker from now on: its connection carries answers."""
         self.clients.pop(client.number, None)
+        client.seat = seat
         self._handlers[client.stream.number] = partial(self._hear, seat)
 
     def start_failed(self, worker: int, error: str, message: str) -> None:
@@ -470,6 +490,7 @@ class Server:
 
     def gone(self, seat: Seat) -> None:
         """A worker has ended that was told to, or that left of its own will."""
+        log.info("worker %d of %r has ended", seat.number, seat.name)
         if seat.number in self.dispatch.workers:
             self._carry_out(self.dispatch.gone(time.monotonic(), seat.number))
 
