@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError
-from mlipcluster.store.sites import PathLike, known_root, settings
+from mlipcluster.settings.values import settings
+from mlipcluster.store.sites import PathLike, known_root
 
 if TYPE_CHECKING:
     from mlipcluster.store.store import Store
