@@ -12,6 +12,7 @@ from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.wire_calculator import WireCalculator
 from mlipcluster.errors import InputError, ServerGoneError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.settings.values import setting
 
 ENDING = "give use_serve=False, or MLIPCLUSTER_USE_SERVE=false, to have it here without this word"
 
@@ -63,7 +64,8 @@ def get_calculator(
 
 def said_use_serve() -> bool | None:
     """What variable and settings say."""
-    return None
+    said: bool | None = setting("use_serve").value
+    return said
 
 
 def _name(calculator: str | Mapping[str, Any] | CalculatorSpec) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from mlipcluster.errors import InputError
 
@@ -46,7 +46,7 @@ def user_file() -> Path:
     return folder / "mlipcluster" / "config.toml"
 
 
-def project_file() -> Optional[Path]:
+def project_file() -> Path | None:
     """The nearest ``pyproject.toml``, from the working folder upwards; or the file that the variable names.
 
     Raises

@@ -19,11 +19,6 @@ PRIVATE = frozenset({"MLIPCLUSTER_SERVE_WORKER"})
 MAX_REQUEST = 1 << 28
 
 
-def _as_it_is(value: Any, folder: str) -> Any:
-    """A value that means the same wherever it is written."""
-    return value
-
-
 @dataclass(frozen=True)
 class Key:
     """A key.
@@ -36,14 +31,14 @@ class Key:
         The value where nobody says anything.
     heard : callable
         From the text of a variable to what a file would hold.
-    placed : callable
-        The value, given the folder of the file that says so.
+    beside : callable, optional
+        From a value and the folder of the file that says so to what is meant; default: the value itself.
     """
 
     read: Callable[[Any], Any]
     default: Any = None
     heard: Callable[[str], Any] = str
-    placed: Callable[[Any, str], Any] = _as_it_is
+    beside: Callable[[Any, str], Any] | None = None
 
 
 def variable(key: str) -> str:
@@ -51,23 +46,23 @@ def variable(key: str) -> str:
     return VARIABLES + key.upper().replace(".", "_")
 
 
-def read(key: str, value: Any, origin: str) -> Any:
-    """The value of a key, as *origin* says it.
+def read(key: str, value: Any, origin: str, folder: str = "") -> Any:
+    """The value of a key, as *origin* says it, a file of that folder perhaps.
 
     Raises
     ------
     InputError
         Nobody reads the key, or the value cannot be meant; origin and key are named.
     """
+    known = _find(key, origin)
     try:
-        return find(key, origin).read(value)
+        found = known.read(value)
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{origin}: {key} is {value!r:.80}; give {error}") from None
+    return known.beside(found, folder) if known.beside and folder else found
 
 
-def find(key: str, origin: str) -> Key:
+def _find(key: str, origin: str) -> Key:
     """What is known of a key that *origin* has. Raises InputError where that is nothing."""
     parts = key.split(".")
     pattern = key
@@ -100,8 +95,9 @@ def check_variables(variables: Mapping[str, str]) -> None:
     before = variable("serve.")
     for name in sorted(variables):
         if name.startswith(before) and name not in known and name not in PRIVATE:
+            listed = ", ".join(one for one in known if one.startswith(before))
             raise InputError(
-                f"nobody reads the variable {name:.80}; known: {', '.join(one for one in known if one.startswith(before))}."
+                f"nobody reads the variable {name:.80}; known: {listed}."
                 f"{_meant(name, known)} Correct its name or unset it"
             )
 
@@ -113,7 +109,7 @@ def _meant(name: str, known: list[str]) -> str:
 
 def absolute(path: Any) -> str:
     """*path* from the root folder on; ``~`` is the home folder."""
-    return os.path.abspath(os.path.expanduser(os.fspath(path)))
+    return str(os.path.abspath(os.path.expanduser(os.fspath(path))))
 
 
 # How values are read
@@ -140,7 +136,7 @@ def _field(value: Any) -> Any:
 
 
 def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
+    if value is not True and value is not False:
         raise ValueError("true or false")
     return value
 
@@ -213,7 +209,7 @@ KEYS: dict[str, Key] = {
     "clusters.*.*": Key(_field),
     "use_serve": Key(_switch, heard=_truth),
     "serve.address": Key(_address),
-    "serve.calculators": Key(_tables, (), heard=_list, placed=_beside),
+    "serve.calculators": Key(_tables, (), heard=_list, beside=_beside),
     "serve.max_workers": Key(_whole(1, ""), 2, heard=_number),
     "serve.idle_timeout": Key(_seconds, 300.0, heard=_number),
     "serve.start_timeout": Key(_seconds, 60.0, heard=_number),

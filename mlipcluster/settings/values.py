@@ -18,9 +18,9 @@ A file looks like this; everything may be left out::
     gpus = 1
 
 Key by key, a later one overrides an earlier: what is built in, the site's file (``/etc/mlipcluster/config.toml``), the
-user's (``$XDG_CONFIG_HOME/mlipcluster/config.toml``, else ``~/.config/mlipcluster/config.toml``), ``[tool.mlipcluster]``
-of the nearest ``pyproject.toml``, variables (``MLIPCLUSTER_ROOT``, ``MLIPCLUSTER_SERVE_IDLE_TIMEOUT``, …), and what is
-handed in.
+user's (``$XDG_CONFIG_HOME/mlipcluster/config.toml``, else ``~/.config/mlipcluster/config.toml``),
+``[tool.mlipcluster]`` of the nearest ``pyproject.toml``, variables (``MLIPCLUSTER_ROOT``,
+``MLIPCLUSTER_SERVE_IDLE_TIMEOUT``, …), and what is handed in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlipcluster.settings import files
-from mlipcluster.settings.keys import KEYS, PLAIN, TYPE, check_variables, find, read, unread, variable
+from mlipcluster.settings.keys import KEYS, PLAIN, TYPE, check_variables, read, unread, variable
 
 BUILT_IN = "built in"
 ARGUMENT = "argument"
@@ -93,7 +93,7 @@ def settings() -> dict[str, Setting]:
     for path, tables in files.told():
         origin, folder = str(path), str(path.parent)
         for key, value in _flat(tables):
-            merged[key] = Setting(find(key, origin).placed(read(key, value, origin), folder), origin)
+            merged[key] = Setting(read(key, value, origin, folder), origin)
     merged.update(_heard(os.environ))
     _check_fields(merged)
     return dict(sorted(merged.items()))
@@ -105,8 +105,7 @@ def _heard(variables: Mapping[str, str]) -> Iterator[tuple[str, Setting]]:
     for key in PLAIN:
         name = variable(key)
         if text := variables.get(name):
-            value = read(key, KEYS[key].heard(text), name)
-            yield key, Setting(KEYS[key].placed(value, os.path.abspath("")), name)
+            yield key, Setting(read(key, KEYS[key].heard(text), name, os.path.abspath("")), name)
 
 
 def _check_fields(known: Mapping[str, Setting]) -> None:
