@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlipcluster.calculators.socket_calculator import SocketCalculator
+    from mlipcluster.calculators.spawn import SpawnConfig
     from mlipcluster.calculators.spec import CalculatorSpec
     from mlipcluster.deploy.clouds import EC2, ECS, GCP, Azure, DigitalOcean, Fargate, Hetzner, Kubernetes, OpenStack
     from mlipcluster.deploy.credentials_folder import generate_dask_tls_security
@@ -64,6 +65,7 @@ _HOMES = {
     "Served": "mlipcluster.serving.asking",
     "Slurm": "mlipcluster.deploy.slurm",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
+    "SpawnConfig": "mlipcluster.calculators.spawn",
     "generate_dask_tls_security": "mlipcluster.deploy.credentials_folder",
     "get_calculator": "mlipcluster.serving.choice",
     "read_output": "mlipcluster.outputs.output",
@@ -99,6 +101,7 @@ __all__ = [
     "Served",
     "Slurm",
     "SocketCalculator",
+    "SpawnConfig",
     "generate_dask_tls_security",
     "get_calculator",
     "read_output",

@@ -12,6 +12,7 @@ from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.wire_calculator import WireCalculator
 from mlipcluster.errors import InputError, ServerGoneError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.settings.values import setting
 
 ENDING = "give use_serve=False, or MLIPCLUSTER_USE_SERVE=false, to have it here without this word"
 
@@ -45,7 +46,7 @@ def get_calculator(
     ServerGoneError
         It is to be served, and no server answers.
     """
-    wanted = said_use_serve() if use_serve is None else use_serve
+    wanted = setting("use_serve", use_serve).value
     if wanted is False:
         return SocketCalculator(calculator, **overrides)
     name = _name(calculator)
@@ -59,11 +60,6 @@ def get_calculator(
         warnings.warn(f"calculator {name!r} is not served ({error}), so it runs here; {ENDING}", stacklevel=2)
         return local
     return served
-
-
-def said_use_serve() -> bool | None:
-    """What variable and settings say."""
-    return None
 
 
 def _name(calculator: str | Mapping[str, Any] | CalculatorSpec) -> str:

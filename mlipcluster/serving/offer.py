@@ -30,6 +30,7 @@ class Offer:
 
     def __init__(self, known: Mapping[str, Known], names: Sequence[str] = ()) -> None:
         self._known = dict(known)
+        self._complaints: list[str] = list(getattr(known, "complaints", ()))
         self.joined: dict[str, int] = {}
         if names:
             self._known = {name: self.find(name) for name in names}
@@ -70,4 +71,5 @@ class Offer:
         """What is said of a calculator that is not served."""
         close = difflib.get_close_matches(name, self.names(), n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
-        return f"no calculator {name!r:.200} is served here; served: {', '.join(self.names()) or 'none'}.{meant}"
+        said = f"no calculator {name!r:.200} is served here; served: {', '.join(self.names()) or 'none'}.{meant}"
+        return " ".join([said, *(f"Not looked at: {one}." for one in self._complaints)])

@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from mlipcluster.calculators.known import Known, known
 from mlipcluster.calculators.registry import resolve
-from mlipcluster.clusters import configured
-from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import server_context
-from mlipcluster.serving.nodes import Nodes
 from mlipcluster.serving.offer import Offer
 from mlipcluster.serving.server import Options, Server
-from mlipcluster.store.settings import setting
+from mlipcluster.settings.values import setting
+
+if TYPE_CHECKING:
+    from mlipcluster.serving.nodes import Nodes
 
 FOLDER = "mlipcluster-serve"
 LOCAL = "local"
@@ -93,11 +94,8 @@ def serve(asked: Asked, say: Callable[[str], None]) -> None:
 def prepare(asked: Asked) -> Server:
     """The server that is asked for, which listens already, and is to be run."""
     cluster = None if asked.cluster == LOCAL else asked.cluster
-    deployment = None if cluster is None else configured(cluster)
-    nodes = None
-    if deployment is not None and not isinstance(deployment, Local):
-        nodes = Nodes(deployment, asked.folder, asked.tls)
-    server = Server(offer(asked, cluster), setting("serve.address", asked.address).value, _options(asked), nodes)
+    nodes = None if cluster is None else _nodes(cluster, asked)
+    server = Server(offer(asked, cluster), asked.address, _options(asked), nodes)
     if asked.listen is not None:
         try:
             _listen(server, asked.listen, asked.tls)
@@ -105,6 +103,18 @@ def prepare(asked: Asked) -> Server:
             server.close()
             raise
     return server
+
+
+def _nodes(cluster: str, asked: Asked) -> Nodes | None:
+    """What hosts calculators where the cluster's workers are elsewhere."""
+    from mlipcluster.clusters import configured  # imports Dask, which a server of this machine does without
+    from mlipcluster.deploy.local import Local
+    from mlipcluster.serving.nodes import Nodes
+
+    deployment = configured(cluster)
+    if deployment is None or isinstance(deployment, Local):
+        return None
+    return Nodes(deployment, asked.folder, None if asked.tls is None else Path(asked.tls).expanduser())
 
 
 def offer(asked: Asked, cluster: str | None) -> Offer:
@@ -115,8 +125,8 @@ def offer(asked: Asked, cluster: str | None) -> Offer:
     InputError
         A name means nothing; the message lists what is known.
     """
-    tables = list(asked.tables or setting("serve.calculators").value or ())
-    found = known(root=asked.root, cluster=cluster, tables=tables)
+    tables = setting("serve.calculators", list(asked.tables) or None).value
+    found = known(root=asked.root, cluster=cluster, tables=tables, names=asked.names)
     for name in asked.names:
         if name not in found:  # a model string of the root, or module:callable
             spec = resolve(name, root=asked.root, cluster=cluster)

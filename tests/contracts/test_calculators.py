@@ -22,7 +22,8 @@ from ase.filters import FrechetCellFilter
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS, FIRE
 
-from mlipcluster.calculators.registry import names, resolve
+from mlipcluster.calculators.known import built_in
+from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 
 TOLERANCE = {"emt": 1e-6, "lj": 1e-6, "chgnet": 2e-2}  # CHGNet computes in single precision
@@ -83,7 +84,7 @@ open("answers", "wb").write(pickle.dumps(answers))
 """
 
 
-@pytest.fixture(scope="module", params=sorted(names()))
+@pytest.fixture(scope="module", params=sorted(built_in()))
 def case(request):
     spec = resolve(request.param)
     if request.param == "chgnet":
