@@ -181,6 +181,7 @@ class Server:
                 if (now := time.monotonic()) >= ticks:
                     ticks = now + TICK_SECONDS
                     self._carry_out(self.dispatch.tick(now))
+                    self.starters.tick(now)
                     self._look_at_nodes(now)
         finally:
             self._close()
