@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlipcluster.calculators.host import WorkerGoneError, WorkerHost
+from mlipcluster.calculators.ipi import IPICalculator
 from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.snapshot import OPTIONAL
@@ -61,6 +62,11 @@ class SocketCalculator(WireCalculator):
         self._owns_host = host is None
         self._token = object()
         super().__init__(self.spec.info_keys)
+
+    @staticmethod
+    def from_ipi(unixsocket: str | None = None, port: int | None = None, **options: Any) -> IPICalculator:
+        """Any i-PI client as a calculator (LAMMPS' ``fix ipi``, DFT codes); *options* are :class:`.IPICalculator`'s."""
+        return IPICalculator(unixsocket, port, **options)
 
     # The process
 

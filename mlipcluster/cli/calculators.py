@@ -16,6 +16,8 @@ Tables = Annotated[
     list[str] | None,
     typer.Option(
         "--calculators",
+        "--registry",
+        "--models",
         metavar="FILE.py:NAME",
         help="A table of calculators, also package.module:NAME; again for more. Default: serve.calculators.",
     ),
@@ -30,6 +32,11 @@ def list_(
     calculators: Tables = None,
     root: Root = None,
     cluster: Cluster = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", "--broker", metavar="PATH", help="Of a server: list what that one serves."),
+    ] = None,
+    tls: Annotated[str | None, typer.Option("--tls", metavar="DIR", help="Credentials for tls://.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel="Other")] = False,
     debug: Debug = False,  # noqa: ARG001 - read by the decorator
 ) -> None:
@@ -40,6 +47,9 @@ def list_(
     from mlipcluster.calculators.known import known
     from mlipcluster.settings.values import setting
 
+    if address is not None:
+        _list_served(address, tls, as_json=as_json)
+        return
     tables = setting("serve.calculators", calculators).value
     found = known(root=root, cluster=cluster, tables=tables)
     if as_json:
@@ -50,6 +60,17 @@ def list_(
     show_known([*found.values()])
     for complaint in found.complaints:
         say(f"warning: {complaint}")
+
+
+def _list_served(address: str, tls: str | None, *, as_json: bool) -> None:
+    from mlipcluster.cli.serving_tables import show_served
+    from mlipcluster.serving.asking import ask
+
+    told = ask("list", address, tls)
+    if as_json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        show_served(told["calculators"])
 
 
 def _as_json(found: Catalogue) -> dict[str, Any]:

@@ -25,6 +25,11 @@ def show_known(found: Sequence[Known]) -> None:
     _show(titles, ((one.name, _maker(one), one.source, *([one.why] if with_notes else [])) for one in found))
 
 
+def show_served(found: Sequence[Mapping[str, str]]) -> None:
+    """Print one row a calculator that a server has: its name, and who says so."""
+    _show(("calculator", "source"), ((one["name"], one["source"]) for one in found))
+
+
 def show_settings(found: Mapping[str, Setting]) -> None:
     """Print one row a setting: its name, value, and who says so."""
     _show(("setting", "value", "said by"), ((key, _value(one), one.origin) for key, one in found.items()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlipcluster.errors import InputError, ServerGoneError
+from mlipcluster.settings.values import setting
 from mlipcluster.socket_worker.client import is_own_user
 
 LONGEST_PATH = 107
@@ -40,7 +41,7 @@ class Address:
 
 
 def parse(text: str | os.PathLike[str] | None = None) -> Address:
-    """The address that *text* means; the default one for None.
+    """The address that *text* means; for None that of the settings (``serve.address``), else the default one.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def parse(text: str | os.PathLike[str] | None = None) -> Address:
         It means none, or the path is too long for a socket.
     """
     if text is None:
-        return Address(_checked(default_path()))
+        text = setting("serve.address").value or default_path()
     told = os.fspath(text)
     if found := _TLS.fullmatch(told):
         port = int(found["port"])

@@ -46,7 +46,7 @@ def get_calculator(
     ServerGoneError
         It is to be served, and no server answers.
     """
-    wanted = said_use_serve() if use_serve is None else use_serve
+    wanted = setting("use_serve", use_serve).value
     if wanted is False:
         return SocketCalculator(calculator, **overrides)
     name = _name(calculator)
@@ -60,12 +60,6 @@ def get_calculator(
         warnings.warn(f"calculator {name!r} is not served ({error}), so it runs here; {ENDING}", stacklevel=2)
         return local
     return served
-
-
-def said_use_serve() -> bool | None:
-    """What variable and settings say."""
-    said: bool | None = setting("use_serve").value
-    return said
 
 
 def _name(calculator: str | Mapping[str, Any] | CalculatorSpec) -> str:

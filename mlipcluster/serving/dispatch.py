@@ -167,10 +167,20 @@ class Dispatch:
             if worker.request is not None and worker.request.client == client:
                 worker.request.withdrawn = True
 
-    def joined(self, now: float, name: str, idle_timeout: float | None = None) -> int:
-        """A worker that was started by somebody else is here; the number that it has from now on."""
+    def joined(self, now: float, name: str, idle_timeout: float | None = None, awaited_as: int | None = None) -> int:
+        """A worker that was started by somebody else is here; the number that it has from now on.
+
+        Parameters
+        ----------
+        awaited_as : int, optional
+            The number of a start that came to nothing but waiting for it.
+        """
         timeout = self.limits.idle_timeout if idle_timeout is None else idle_timeout
-        return self._add(now, name, ours=False, idle_timeout=timeout).number
+        found = self.workers.get(awaited_as) if awaited_as is not None else None
+        if found is None:
+            return self._add(now, name, ours=False, idle_timeout=timeout).number
+        found.ours, found.idle_timeout = False, timeout
+        return found.number
 
     def ready(self, now: float, worker: int, call_timeout: float | None = None) -> list[Instruction]:
         """A worker takes work from now on."""

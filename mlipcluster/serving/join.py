@@ -7,12 +7,15 @@ import os
 import select
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlipcluster.calculators.connection import Connection, ConnectionLostError
 from mlipcluster.calculators.host import WorkerHost
+from mlipcluster.calculators.known import known
+from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.errors import CalculatorError, ServerGoneError
+from mlipcluster.errors import CalculatorError, InputError, ServerGoneError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.link import HELLO_SECONDS, checked
 from mlipcluster.serving.spawned import WORKER_VARIABLE
@@ -149,6 +152,22 @@ class Joiner:
                 return
             if time.monotonic() > end:
                 raise ServerGoneError(f"the server at {self._path!r} has ended and did not come back")
+
+
+def spec_of(name: str, tables: Sequence[str], root: str | None, changes: Mapping[str, Any]) -> CalculatorSpec:
+    """The calculator that a name means, with some fields changed.
+
+    Raises
+    ------
+    InputError
+        It means none, or one that only a command starts.
+    """
+    found = known(root=root, tables=tables).get(name)
+    if found is None:
+        return resolve(name, root=root, **changes)
+    if found.spec is None:
+        raise InputError(f"{name!r} is started by a command ({found.source}), which `mlipcluster serve` runs; serve it")
+    return resolve(found.spec, **changes)
 
 
 def _say(control: Connection, header: dict[str, Any]) -> None:

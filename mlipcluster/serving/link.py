@@ -139,6 +139,8 @@ class Link:
                         raise self._gone(error) from error
                     left -= 1
                     self._wait_for_it(deadline)
+                except wire.FrameError as error:
+                    raise self._unfit(error) from error
                 except TimeoutError as error:
                     if isinstance(error, MLIPClusterError):
                         raise
@@ -163,18 +165,23 @@ class Link:
         while todo:
             try:
                 keys = list(todo)
+                refused = ""
                 for place, message in exchange(self.connect(), list(todo.values()), self._timeout):
-                    if message.header.get("error") != ServerGoneError.__name__:
+                    if message.header.get("error") == ServerGoneError.__name__:
+                        refused = str(message.header.get("message"))
+                    else:
                         del todo[keys[place]]
                         yield keys[place], message
                 if todo:
-                    raise ConnectionLostError("it ends")
+                    raise ServerGoneError(refused)
             except (ConnectionLostError, ServerGoneError) as error:
                 self.close()
                 if not self._was_there or not left:
                     raise self._gone(error) from error
                 left -= 1
                 self._wait_for_it(None)
+            except wire.FrameError as error:
+                raise self._unfit(error) from error
             except TimeoutError as error:
                 raise self._late() from error
 
@@ -221,6 +228,12 @@ class Link:
         if isinstance(error, ServerGoneError):
             return error
         return ServerGoneError(f"the server at {self.address} was lost ({error}); start it again, then ask again")
+
+    def _unfit(self, error: wire.FrameError) -> InputError:
+        return InputError(
+            f"the server at {self.address} and this side do not understand each other: {error}. See that both have the"
+            " same version of mlipcluster; how large a structure may be is serve.max_request in the server's settings"
+        )
 
     def _late(self) -> CallTimeoutError:
         return CallTimeoutError(

@@ -59,6 +59,8 @@ def exchange(
             if rest and events[0][1] & select.POLLOUT:
                 rest = _sent(sock, rest)
             for message in _received(sock, decoder) if events[0][1] & ~select.POLLOUT else ():
+                if message.id == 0:
+                    raise wire.FrameError(f"it could not read a frame: {message.header.get('message')}")
                 if not first <= message.id < first + sent:
                     raise wire.FrameError(f"answer to request {message.id}, which was never sent")
                 answered += 1

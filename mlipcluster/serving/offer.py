@@ -64,7 +64,7 @@ class Offer:
         InputError
             It is not; the message lists what is.
         """
-        if name not in self._known and not self.joined.get(name):
+        if name not in self._known and name not in self.joined:
             raise InputError(self.unknown(name))
 
     def unknown(self, name: str) -> str:

@@ -20,12 +20,11 @@ from mlipcluster.errors import InputError, MLIPClusterError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import client_context
 from mlipcluster.serving.link import HELLO_SECONDS, Link, checked
+from mlipcluster.settings.values import setting
 from mlipcluster.socket_worker import wire
 
 if TYPE_CHECKING:
     from distributed.security import Security
-
-RETRIES = 2
 
 
 class RemoteCalculator(WireCalculator):
@@ -71,18 +70,14 @@ class RemoteCalculator(WireCalculator):
         if not isinstance(name, str) or not name:
             raise InputError(f"{name!r:.80} is not the name of a served calculator; `mlipcluster list` shows them")
         self._told = {"name": name, "address": address, "retries": retries, "timeout": timeout, "security": security}
-        retries = RETRIES if retries is None else retries
-        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-            raise InputError(f"retries={retries!r}; give a whole number, 0 or more")
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
-            raise InputError(f"timeout={timeout!r}; give a number of seconds, or None for as long as it takes")
         self._label = name
         self._properties: tuple[str, ...] | None = None
         self._is_greeted = False
         where = addresses.parse(address)
         context = None if where.path else client_context(security)
+        retries, timeout = setting("serve.retries", retries).value, setting("serve.timeout", timeout).value
         self._link = Link(name, where, context, retries, timeout)
-        self._link.hello = self._greet
+        self._link.hello = _weakly(self._greet)
         self._finalizer = weakref.finalize(self, self._link.close)
         super().__init__(CalculatorSpec.info_keys)
 
@@ -196,6 +191,17 @@ class RemoteCalculator(WireCalculator):
         if head is None or self._snapshot.info:
             head = self._heads[properties] = self._head(self._snapshot, arrays, properties)
         return head, wire.body(arrays)
+
+
+def _weakly(method: Callable[[Connection], None]) -> Callable[[Connection], None]:
+    """The same method, without a cycle: a connection is closed with the last reference to its calculator."""
+    known = weakref.WeakMethod(method)
+
+    def call(connection: Connection) -> None:
+        if (found := known()) is not None:
+            found(connection)
+
+    return call
 
 
 def whole(snapshot: Snapshot) -> dict[str, np.ndarray]:

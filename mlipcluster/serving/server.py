@@ -128,6 +128,7 @@ class Server:
         if not told.path:
             raise InputError(f"{told}: a server listens at a Unix socket as well; give the path of that as address")
         self.address = told.path
+        self._made = not os.path.isdir(os.path.dirname(told.path))
         self.tls_addresses: list[str] = []
         self._listeners: list[socket.socket] = []
         self._listen_at(addresses.bind(told.path), None)
@@ -180,6 +181,7 @@ class Server:
                 if (now := time.monotonic()) >= ticks:
                     ticks = now + TICK_SECONDS
                     self._carry_out(self.dispatch.tick(now))
+                    self.starters.tick(now)
                     self._look_at_nodes(now)
         finally:
             self._close()
@@ -237,12 +239,18 @@ class Server:
             while True:
                 self._posted.get_nowait()()
 
+    def close(self) -> None:
+        """Let go of everything; of a server that never ran."""
+        self._close()
+
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self.address), self._identity):
                 os.unlink(self.address)
+            if self._made:
+                os.rmdir(os.path.dirname(self.address))
         self.starters.close()
         for seat in list(self.seats.values()):
             self.end_seat(seat, at_once=True)
@@ -378,6 +386,7 @@ class Server:
         self.seats[seat.number] = seat
         if seat.stream.number not in self._handlers:
             self.watch_stream(seat.stream, partial(self._hear, seat))
+        log.info("worker %d of %r is there (%s)", seat.number, seat.name, seat.where)
         self._carry_out(self.dispatch.ready(time.monotonic(), seat.number, call_timeout))
 
     def adopt(self, client: Client, seat: Seat) -> None:
@@ -482,6 +491,7 @@ class Server:
 
     def gone(self, seat: Seat) -> None:
         """A worker has ended that was told to, or that left of its own will."""
+        log.info("worker %d of %r has ended", seat.number, seat.name)
         if seat.number in self.dispatch.workers:
             self._carry_out(self.dispatch.gone(time.monotonic(), seat.number))
 

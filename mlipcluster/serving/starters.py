@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mlipcluster")
 
+#: How long a request waits for a worker that joined by itself before, and may be about to come back.
+REJOIN_SECONDS = 10.0
+
 
 class Starters:
     """Starts workers for a server, and takes in those that join. Used in the server's own thread alone.
@@ -39,20 +42,31 @@ class Starters:
         self._hosts: dict[int, WorkerHost] = {}
         self._spawned: dict[int, Spawned] = {}
         self._joined: dict[int, JoinedSeat] = {}  # by the client that looks after it
+        self._awaited: dict[int, tuple[str, float]] = {}  # of a name that joined before, and until when
         self.tokens: dict[str, int] = {}  # of workers that are to join over TLS
 
     def start(self, worker: int, name: str) -> None:
         """Start a worker; the server hears of it, whatever comes of it."""
         known = self._server.offer.get(name)
         if known is None:
-            words = f"no worker of {name!r} is here; it joined by hand before: `mlipcluster worker … --name {name}`"
-            self._server.start_failed(worker, "CalculatorStartError", words)
+            self._awaited[worker] = name, self._server.now() + REJOIN_SECONDS
         elif known.command is not None:
             self._spawn(worker, known.command)
         elif known.spec is not None and self._server.nodes is not None:
             self._server.nodes.start(worker, name, known.spec)
         elif known.spec is not None:
             self._host(worker, name, known.spec)
+
+    def tick(self, now: float) -> None:
+        """Give up what has been awaited for too long."""
+        for worker, (name, deadline) in list(self._awaited.items()):
+            if now > deadline:
+                del self._awaited[worker]
+                words = (
+                    f"no worker of {name!r} is here any more, and none came back within {REJOIN_SECONDS:.0f} s; start"
+                    f" one: `mlipcluster worker … --name {name}`"
+                )
+                self._server.start_failed(worker, "CalculatorStartError", words)
 
     def cancel(self) -> None:
         """Give up all starts."""
@@ -128,7 +142,8 @@ class Starters:
         stream = client.stream if is_far else self._connect(header.get("address"))
         if number is None:
             timeout = header.get("idle_timeout")
-            number = server.dispatch.joined(server.now(), name, timeout if isinstance(timeout, (int, float)) else None)
+            limit = timeout if isinstance(timeout, (int, float)) else None
+            number = server.dispatch.joined(server.now(), name, limit, self._awaited_as(name))
         seat = JoinedSeat(number, name, stream, dict(told), client.stream)
         pid = header.get("pid")
         seat.pid = pid if isinstance(pid, int) and not is_far else None
@@ -143,6 +158,13 @@ class Starters:
             self._spawned[number].joined = True
         limit = header.get("call_timeout")
         server.seat(seat, float(limit) if isinstance(limit, (int, float)) else None)
+
+    def _awaited_as(self, name: str) -> int | None:
+        """Number of a worker that requests wait for, and that somebody was to have join."""
+        found = next((worker for worker, (awaited, _) in self._awaited.items() if awaited == name), None)
+        if found is not None:
+            del self._awaited[found]
+        return found
 
     def _expected(self, header: Mapping[str, Any]) -> int:
         """Number of the worker that was to join."""
