@@ -183,6 +183,8 @@ class Link:
             except wire.FrameError as error:
                 raise self._unfit(error) from error
             except TimeoutError as error:
+                if isinstance(error, MLIPClusterError):
+                    raise
                 raise self._late() from error
 
     def connect(self, deadline: float | None = None) -> Connection:
@@ -236,8 +238,9 @@ class Link:
         )
 
     def _late(self) -> CallTimeoutError:
+        limit = f"timeout={self._timeout:g} s" if self._timeout is not None else f"{HELLO_SECONDS:g} s to a greeting"
         return CallTimeoutError(
-            f"the server at {self.address} did not answer within timeout={self._timeout:g} s; raise timeout, or see"
+            f"the server at {self.address} did not answer within {limit}; raise timeout, or see"
             " `mlipcluster status` for how many wait"
         )
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.host import WorkerHost
+from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorError, InputError, MLIPClusterError, ServerGoneError
 from mlipcluster.serving import address as addresses
+from mlipcluster.serving.requests import LONGEST_NAME
 from mlipcluster.serving.seats import HereSeat, JoinedSeat, Seat
 from mlipcluster.serving.spawned import Spawned
 from mlipcluster.serving.stream import Stream
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from mlipcluster.serving.server import Server
 
 log = logging.getLogger("mlipcluster")
+
+CONNECT_SECONDS = 2.0
+TOO_LATE = "no such worker was to join, or it comes too late; start it by hand, without a number"
 
 
 class Starters:
@@ -40,6 +45,7 @@ class Starters:
         self._spawned: dict[int, Spawned] = {}
         self._joined: dict[int, JoinedSeat] = {}  # by the client that looks after it
         self.tokens: dict[str, int] = {}  # of workers that are to join over TLS
+        self._is_closed = False
 
     def start(self, worker: int, name: str) -> None:
         """Start a worker; the server hears of it, whatever comes of it."""
@@ -63,6 +69,7 @@ class Starters:
 
     def close(self) -> None:
         """The server ends."""
+        self._is_closed = True
         self.cancel()
 
     # On this machine
@@ -76,6 +83,8 @@ class Starters:
         """Takes its time, so aside."""
         try:
             host.start()
+            if self._is_closed:
+                raise CalculatorError("the server ends")
             seat = HereSeat(worker, name, host, self._server.options.max_request)
         except Exception as error:  # noqa: BLE001 - whoever waits for the worker has to hear of it
             host.kill()
@@ -105,8 +114,8 @@ class Starters:
         spawned.watch(lambda said: server.post(lambda: self._spawn_ended(worker, said)))
 
     def _spawn_ended(self, worker: int, said: str) -> None:
-        self._spawned.pop(worker, None)
-        if worker not in self._server.seats:
+        spawned = self._spawned.pop(worker, None)
+        if spawned is None or not spawned.joined:  # otherwise its connection tells how it went
             self._server.start_failed(worker, "CalculatorStartError", said)
 
     # By somebody else
@@ -120,32 +129,47 @@ class Starters:
             It cannot be reached, or may not join.
         """
         header, server = message.header, self._server
-        told = header.get("provenance")
-        if not isinstance(told, Mapping):
-            raise InputError(f"'provenance' is {type(told).__name__}; give what the worker says of itself")
+        told = _provenance(header.get("provenance"))
+        if client.number in self._joined:
+            raise InputError("this connection looks after a worker already; make one for each")
         is_far = isinstance(client.stream.socket, ssl.SSLSocket)
-        number = self._expected(header) if is_far or header.get("worker") is not None else None
+        number = self._expected(header, name) if is_far or header.get("worker") is not None else None
         stream = client.stream if is_far else self._connect(header.get("address"))
         if number is None:
             timeout = header.get("idle_timeout")
             number = server.dispatch.joined(server.now(), name, timeout if isinstance(timeout, (int, float)) else None)
-        seat = JoinedSeat(number, name, stream, dict(told), client.stream)
+        seat = JoinedSeat(number, name, stream, told, client.stream)
         pid = header.get("pid")
         seat.pid = pid if isinstance(pid, int) and not is_far else None
-        seat.where = str(header.get("where") or seat.where)
+        seat.where = str(header.get("where") or seat.where)[:LONGEST_NAME]
         server.offer.joined[name] = server.offer.joined.get(name, 0) + 1
+        server.offer.awaited.pop(name, None)
         if is_far:
             server.adopt(client, seat)
         else:
             self._joined[client.number] = seat
-        client.stream.send([wire.encode({"kind": "joined", "worker": number}, request_id=message.id)])
+        try:
+            client.stream.send([wire.encode({"kind": "joined", "worker": number}, request_id=message.id)])
+        except OSError:
+            self.forget(seat)
+            server.vanished(number)
+            raise
         if number in self._spawned:
             self._spawned[number].joined = True
         limit = header.get("call_timeout")
         server.seat(seat, float(limit) if isinstance(limit, (int, float)) else None)
 
-    def _expected(self, header: Mapping[str, Any]) -> int:
+    def _expected(self, header: Mapping[str, Any], name: str) -> int:
         """Number of the worker that was to join."""
+        number = self._numbered(header)
+        expected = self._server.dispatch.workers.get(number)
+        if expected is None:
+            raise InputError(TOO_LATE)
+        if expected.name != name:
+            raise InputError(f"a worker of {expected.name!r:.200} was to join, not of {name!r}; name it so")
+        return number
+
+    def _numbered(self, header: Mapping[str, Any]) -> int:
         worker, token = header.get("worker"), header.get("token")
         if isinstance(token, str):
             for known, number in self.tokens.items():
@@ -153,13 +177,13 @@ class Starters:
                     return number
         elif isinstance(worker, int) and worker in self._spawned and worker not in self._server.seats:
             return worker
-        raise InputError("no such worker was to join, or it comes too late; start it by hand, without a number")
+        raise InputError(TOO_LATE)
 
     def _connect(self, address: Any) -> Stream:
         if not isinstance(address, str) or not os.path.isabs(address):
             raise InputError(f"'address' is {address!r:.80}; give the path of the worker's socket")
         try:
-            return Stream(addresses.connect(address), self._server.options.max_request)
+            return Stream(addresses.connect(address, timeout=CONNECT_SECONDS), self._server.options.max_request)
         except ServerGoneError as error:
             raise InputError(f"the worker's socket {address!r:.200} cannot be reached: {error.__cause__}") from error
 
@@ -184,6 +208,8 @@ class Starters:
     def lost_control(self, client: Client) -> None:
         """A client has gone; if it looked after a worker, that is lost."""
         if (seat := self._joined.pop(client.number, None)) is not None:
+            if not seat.words:
+                self._server.offer.awaited.pop(seat.name, None)  # nobody is there to start it again
             seat.said("")
             self._server.lost(seat, EOFError())
 
@@ -191,3 +217,21 @@ class Starters:
         """A worker's seat is empty."""
         if isinstance(seat, JoinedSeat):
             self._server.offer.joined[seat.name] -= 1
+
+    def expect(self, seat: Seat) -> None:
+        """A worker is lost; if whoever looks after it is still there, it will be back."""
+        if isinstance(seat, JoinedSeat) and seat in self._joined.values() and seat.number not in self._spawned:
+            self._server.offer.awaited[seat.name] = self._server.now() + self._server.options.start_timeout
+
+    def let_go(self, seat: Seat) -> None:
+        """A worker is lost for good: whoever looks after it has it join anew."""
+        for client, joined in list(self._joined.items()):
+            if joined is seat:
+                self._server.drop(client)
+
+
+def _provenance(told: Any) -> dict[str, Any]:
+    try:
+        return Provenance.from_json(told).to_json()
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"'provenance' is not what a worker says of itself ({error}); send that") from error
