@@ -152,6 +152,6 @@ def _same(one: Any, other: Any) -> bool:
 def _refusal(value: Any) -> str:
     kind = type(value).__name__
     if hasattr(value, "get_potential_energy"):
-        return f"a {kind} is a calculator already, and cannot travel; give what makes it: lambda: {kind}(…)"
+        return f"{kind} is a calculator already, and cannot travel; give what makes it: lambda: {kind}(…)"
     found = str(value) if isinstance(value, Path) else repr(value)
     return f"{found:.80} is no calculator; give {FORMS}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,9 @@ class SpawnConfig:
         object.__setattr__(self, "env", self._checked_env())
         object.__setattr__(self, "cwd", self._checked_cwd())
         seconds = self.idle_timeout
-        if seconds is not None and (not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds <= 0):
+        if seconds is not None and (
+            not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds < math.inf
+        ):
             raise self._error("idle_timeout", seconds, "give a positive number of seconds, or None for the server's")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -153,7 +153,7 @@ def _connected(address: IPIAddress, timeout: float) -> socket.socket:
                 waited = f" within {timeout:g} s" if may_come else ""
                 raise ServerGoneError(
                     f"no i-PI server answers at {address}{waited} ({error.strerror or error}); start it, see that it"
-                    " has this address, or give it more time with --timeout"
+                    " has this address, or give it more time (timeout=)"
                 ) from error
         time.sleep(_POLL)
 

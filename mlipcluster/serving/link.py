@@ -214,10 +214,14 @@ class Link:
             try:
                 self.connect()
                 return
-            except (ServerGoneError, ConnectionLostError) as error:
+            except (
+                ServerGoneError,
+                ConnectionLostError,
+                InputError,
+            ) as error:  # what joins by hand may not be back yet
                 now = time.monotonic()
                 if now >= end:
-                    raise self._gone(error) from error
+                    raise error if isinstance(error, InputError) else self._gone(error) from error
                 if deadline is not None and now >= deadline:
                     raise self._late() from error
             time.sleep(wait)

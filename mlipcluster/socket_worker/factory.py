@@ -48,7 +48,7 @@ def table_of(found: Any) -> Mapping[str, Any]:
     if not isinstance(found, Mapping) and callable(found):
         found = found()
     if not isinstance(found, Mapping):
-        raise TypeError(f"a {type(found).__name__} is no table; write {{name: factory}}")
+        raise TypeError(f"{type(found).__name__} is no table; write {{name: factory}}")
     return found
 
 

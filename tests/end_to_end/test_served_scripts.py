@@ -42,7 +42,7 @@ for image in images:
 neb = NEB(images, parallel=False)
 neb.interpolate()
 FIRE(neb, logfile=None).run(fmax=0.1, steps=15)
-print([round(image.get_potential_energy(), 6) for image in images])
+print([round(float(image.get_potential_energy()), 6) for image in images])
 """
 
 STAGE = """
