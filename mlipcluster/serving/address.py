@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
+import secrets
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,9 +106,23 @@ def bind(path: str) -> socket.socket:
     InputError
         Another server listens there, or something else lies there.
     """
-    own_folder(path)
-    beside = f"{path}.{os.getpid()}"
-    _checked(beside)
+    with _alone_in(own_folder(path)) as folder:
+        return _bind(path, f"/proc/self/fd/{folder}/.{secrets.token_hex(8)}")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[int]:
+    """A descriptor of the folder, in which no other server looks around or binds meanwhile."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _bind(path: str, beside: str) -> socket.socket:
     if os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise InputError(f"{path!r} is there, and no socket; give another address")
@@ -128,8 +146,8 @@ def bind(path: str) -> socket.socket:
     return listener
 
 
-def connect(path: str) -> socket.socket:
-    """A connection to the server at *path*.
+def connect(path: str, timeout: float | None = None) -> socket.socket:
+    """A connection to the server at *path*; its socket keeps *timeout*, in seconds.
 
     Raises
     ------
@@ -137,6 +155,7 @@ def connect(path: str) -> socket.socket:
         None answers there, or it is not this user's.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
     try:
         sock.connect(path)
         if not is_own_user(sock):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from mlipcluster.serving.fair_queue import FairQueue, Request
 PRESSED_SECONDS = 0.2
 #: Seconds that a calculator without any worker waits for the others' before one of these has to make room.
 STARVED_SECONDS = 5.0
+#: Seconds that a start which failed is not tried again, while other workers of the calculator are there.
+RETRY_SECONDS = 10.0
 #: Workers that may end over the same input before that is refused.
 MAX_DEATHS = 3
 REMEMBERED = 1000
@@ -87,6 +89,7 @@ class Pool:
     idle: OrderedDict[int, Worker] = field(default_factory=OrderedDict)  # the least recently used first
     waiting: FairQueue = field(default_factory=FairQueue)
     pressed: float | None = None  # since when requests have been waiting without a break
+    no_start_before: float = 0.0
     calls: int = 0
     seconds: float = 0.0
 
@@ -137,13 +140,16 @@ class Dispatch:
     Parameters
     ----------
     limits : Limits
+    is_left_to_others : callable, optional
+        Whether workers of a calculator, by its name, only come from others just now: none is started for what waits.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, is_left_to_others: Callable[[str], bool] = lambda _: False) -> None:
         self.limits = limits
         self.pools: dict[str, Pool] = {}
         self.workers: dict[int, Worker] = {}
         self.stopping = False
+        self._is_left_to_others = is_left_to_others
         self._numbers = itertools.count(1)
         self._deaths: OrderedDict[bytes, tuple[int, str]] = OrderedDict()
 
@@ -167,20 +173,10 @@ class Dispatch:
             if worker.request is not None and worker.request.client == client:
                 worker.request.withdrawn = True
 
-    def joined(self, now: float, name: str, idle_timeout: float | None = None, awaited_as: int | None = None) -> int:
-        """A worker that was started by somebody else is here; the number that it has from now on.
-
-        Parameters
-        ----------
-        awaited_as : int, optional
-            The number of a start that came to nothing but waiting for it.
-        """
+    def joined(self, now: float, name: str, idle_timeout: float | None = None) -> int:
+        """A worker that was started by somebody else is here; the number that it has from now on."""
         timeout = self.limits.idle_timeout if idle_timeout is None else idle_timeout
-        found = self.workers.get(awaited_as) if awaited_as is not None else None
-        if found is None:
-            return self._add(now, name, ours=False, idle_timeout=timeout).number
-        found.ours, found.idle_timeout = False, timeout
-        return found.number
+        return self._add(now, name, ours=False, idle_timeout=timeout).number
 
     def ready(self, now: float, worker: int, call_timeout: float | None = None) -> list[Instruction]:
         """A worker takes work from now on."""
@@ -216,9 +212,11 @@ class Dispatch:
 
     def start_failed(self, now: float, worker: int, error: str, message: str) -> list[Instruction]:
         """A worker could not be started; whoever waits for it is told, unless there are others."""
-        name = self._remove(worker).name
-        pool = self.pools[name]
+        if self.workers[worker].request is not None:  # it was here, after all
+            return self.died(now, worker, message)
+        pool = self.pools[self._remove(worker).name]
         if pool.workers:
+            pool.no_start_before = now + RETRY_SECONDS
             return self._advance(now)
         refused = [Refuse(request, error, message) for request in pool.waiting.clear()]
         return [*refused, *self._advance(now)]
@@ -319,10 +317,10 @@ class Dispatch:
 
     def _grow(self, now: float, pool: Pool) -> Iterator[Instruction]:
         """Start workers for what waits: the first at once, more when the waiting does not end."""
-        if self.stopping:
+        here = len(pool.workers) - pool.count(ENDING)
+        if self.stopping or self._is_left_to_others(pool.name) or (here and now < pool.no_start_before):
             return
         starting = pool.count(STARTING)
-        here = len(pool.workers) - pool.count(ENDING)
         assert pool.pressed is not None
         while len(pool.waiting) > starting and (not here or now - pool.pressed >= PRESSED_SECONDS):
             if sum(worker.ours for worker in self.workers.values()) >= self.limits.max_workers:

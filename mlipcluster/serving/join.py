@@ -23,15 +23,15 @@ from mlipcluster.socket_worker import wire
 
 LOOK_SECONDS = 0.2
 EARLY_SECONDS = 30.0
-EARLY_DEATHS = 3
+EARLY_DEATHS = 5
 """A calculator whose process dies so often in a row, each time that soon after its start, is given up."""
-WORDS_SECONDS = 5.0
 
 
 class Joiner:
     """Starts a calculator's process, joins it to a server, and looks after it.
 
-    A server that ends is waited for, with the calculator warm; a process that dies is started again.
+    A server that ends is waited for, with the calculator warm; a process that dies is started again, but where the
+    server had this command run: then it knows when to do so again.
 
     Parameters
     ----------
@@ -54,6 +54,7 @@ class Joiner:
         self._host = WorkerHost(spec)
         self._leaving = threading.Event()
         self._number = os.environ.get(WORKER_VARIABLE, "")
+        self._is_spawned = self._number.isdecimal()
 
     def run(self) -> None:
         """Serve until the server, or :meth:`leave`, ends it.
@@ -76,6 +77,10 @@ class Joiner:
                 if self._host.alive:  # the server has gone
                     self._wait_for_server()
                     continue
+                if self._is_spawned:
+                    raise CalculatorError(
+                        f"the process of calculator {self._name!r} ended with {self._host.how_it_ended()}"
+                    )
                 deaths = deaths + 1 if time.monotonic() - started < EARLY_SECONDS else 0
                 if deaths >= EARLY_DEATHS:
                     raise CalculatorError(
@@ -93,7 +98,7 @@ class Joiner:
         """Join and wait; True when that was the end, False when the process or the server is gone."""
         try:
             control = self._join()
-        except (ServerGoneError, ConnectionLostError):
+        except (ServerGoneError, ConnectionLostError, TimeoutError):
             return False
         try:
             return self._look_after(control)
@@ -127,10 +132,11 @@ class Joiner:
         poll = select.poll()
         poll.register(control.socket, select.POLLIN)
         decoder = wire.Decoder()
+        has_said = False
         while True:
-            if self._leaving.is_set():
+            if self._leaving.is_set() and not has_said:
                 _say(control, {"kind": "left", "polite": True})
-                self._leaving.clear()  # the server answers with `end`, once it has what runs
+                has_said = True  # the server answers with `end`, once it has what runs
             if not self._host.alive:
                 _say(control, {"kind": "left", "how": self._host.how_it_ended()})
                 return False

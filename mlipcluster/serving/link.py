@@ -183,6 +183,8 @@ class Link:
             except wire.FrameError as error:
                 raise self._unfit(error) from error
             except TimeoutError as error:
+                if isinstance(error, MLIPClusterError):
+                    raise
                 raise self._late() from error
 
     def connect(self, deadline: float | None = None) -> Connection:
@@ -212,10 +214,14 @@ class Link:
             try:
                 self.connect()
                 return
-            except (ServerGoneError, ConnectionLostError) as error:
+            except (
+                ServerGoneError,
+                ConnectionLostError,
+                InputError,
+            ) as error:  # what joins by hand may not be back yet
                 now = time.monotonic()
                 if now >= end:
-                    raise self._gone(error) from error
+                    raise error if isinstance(error, InputError) else self._gone(error) from error
                 if deadline is not None and now >= deadline:
                     raise self._late() from error
             time.sleep(wait)
@@ -236,8 +242,9 @@ class Link:
         )
 
     def _late(self) -> CallTimeoutError:
+        limit = f"timeout={self._timeout:g} s" if self._timeout is not None else f"{HELLO_SECONDS:g} s to a greeting"
         return CallTimeoutError(
-            f"the server at {self.address} did not answer within timeout={self._timeout:g} s; raise timeout, or see"
+            f"the server at {self.address} did not answer within {limit}; raise timeout, or see"
             " `mlipcluster status` for how many wait"
         )
 

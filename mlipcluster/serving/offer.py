@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ class Offer:
     names : sequence of str, optional
         Only these of them. Default: all.
 
+    Attributes
+    ----------
+    joined : dict of str to int
+        How many workers are there that joined by themselves.
+    awaited : dict of str to float
+        Until when such ones are awaited that are being started again by whoever looks after them, monotonic s.
+
     Raises
     ------
     InputError
@@ -32,12 +40,21 @@ class Offer:
         self._known = dict(known)
         self._complaints: list[str] = list(getattr(known, "complaints", ()))
         self.joined: dict[str, int] = {}
+        self.awaited: dict[str, float] = {}
         if names:
             self._known = {name: self.find(name) for name in names}
 
     def names(self) -> list[str]:
         """What is served, sorted."""
-        return sorted({*self._known, *(name for name, count in self.joined.items() if count)})
+        return sorted({*self._known, *filter(self.has_joined, {*self.joined, *self.awaited})})
+
+    def has_joined(self, name: str) -> bool:
+        """Whether a worker has joined by itself and is there, or about to be there again."""
+        return bool(self.joined.get(name)) or time.monotonic() < self.awaited.get(name, 0.0)
+
+    def is_left_to_others(self, name: str) -> bool:
+        """Whether nobody here can start a worker of this calculator, and others have."""
+        return name not in self._known and self.has_joined(name)
 
     def get(self, name: str) -> Known | None:
         """How to start a calculator; None of one that only joins."""
@@ -64,7 +81,7 @@ class Offer:
         InputError
             It is not; the message lists what is.
         """
-        if name not in self._known and name not in self.joined:
+        if name not in self._known and not self.has_joined(name):
             raise InputError(self.unknown(name))
 
     def unknown(self, name: str) -> str:

@@ -16,7 +16,7 @@ from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.snapshot import Snapshot
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.wire_calculator import WireCalculator, unpacked
-from mlipcluster.errors import InputError, MLIPClusterError
+from mlipcluster.errors import InputError, MLIPClusterError, StructureError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import client_context
 from mlipcluster.serving.link import HELLO_SECONDS, Link, checked
@@ -73,6 +73,7 @@ class RemoteCalculator(WireCalculator):
         self._label = name
         self._properties: tuple[str, ...] | None = None
         self._is_greeted = False
+        self._max_request = wire.MAX_BODY
         where = addresses.parse(address)
         context = None if where.path else client_context(security)
         retries, timeout = setting("serve.retries", retries).value, setting("serve.timeout", timeout).value
@@ -134,6 +135,7 @@ class RemoteCalculator(WireCalculator):
         asked = {"kind": "open", "calculator": self._label}
         message = checked(connection.request(asked, timeout=HELLO_SECONDS), self._label)
         self._snapshot.info_keys = tuple(map(str, message.header["info_keys"]))
+        self._max_request = int(message.header.get("max_request", wire.MAX_BODY))
         self._is_greeted = True
 
     def _calculate(
@@ -179,6 +181,13 @@ class RemoteCalculator(WireCalculator):
     def _head(self, snapshot: Snapshot, arrays: dict[str, np.ndarray], properties: tuple[str, ...]) -> bytearray:
         info, more = snapshot.split_info()
         arrays.update(more)
+        size = sum(array.nbytes + wire.padding(array.nbytes) for array in arrays.values())
+        if size > self._max_request:
+            raise StructureError(
+                f"a structure of {len(arrays['numbers'])} atoms, {size} bytes, is more than the server at"
+                f" {self.address} takes (max_request={self._max_request}); have it started with more, or leave arrays"
+                " out"
+            )
         header = {"kind": "calculate", "calculator": self._label, "whole": True, "properties": properties}
         return wire.head({**header, "info": info}, arrays)
 

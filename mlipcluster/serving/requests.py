@@ -47,7 +47,8 @@ def _open(server: Server, client: Client, message: wire.Message) -> None:
     known = server.offer.get(name)
     spec = None if known is None else known.spec
     keys = list(CalculatorSpec.info_keys if spec is None else spec.info_keys)  # of a worker that joined: the usual ones
-    server.answer(client, [wire.encode({"kind": "opened", "info_keys": keys}, request_id=message.id)])
+    told = {"kind": "opened", "info_keys": keys, "max_request": server.options.max_request}
+    server.answer(client, [wire.encode(told, request_id=message.id)])
 
 
 def _hand_on(server: Server, client: Client, message: wire.Message) -> None:

@@ -107,6 +107,11 @@ class JoinedSeat(Seat):
     ----------
     control : Stream
         The connection to whoever looks after it; the same as *stream* where that hands frames on.
+
+    Attributes
+    ----------
+    words : str
+        How it ended, as whoever looks after it said; empty as long as nobody did.
     """
 
     where = "joined"
@@ -115,7 +120,7 @@ class JoinedSeat(Seat):
     def __init__(self, number: int, name: str, stream: Stream, told: dict[str, Any], control: Stream) -> None:
         super().__init__(number, name, stream, told)
         self.control = control
-        self._words = ""
+        self.words = ""
         self._said = threading.Event()
 
     def end(self, *, at_once: bool) -> None:
@@ -124,10 +129,10 @@ class JoinedSeat(Seat):
 
     def said(self, words: str) -> None:
         """Whoever looks after it says how it ended; empty when that one is gone as well."""
-        self._words = self._words or words
+        self.words = self.words or words
         self._said.set()
 
     def how(self) -> str:
         """What whoever looked after it said."""
         self._said.wait(WORDS_SECONDS)
-        return self._words or "its connection lost; whoever looked after it said nothing"
+        return self.words or "its connection lost; whoever looked after it said nothing"

@@ -45,6 +45,8 @@ TICK_SECONDS = 0.1
 NODES_SECONDS = 1.0
 #: How long the end waits for what runs.
 FINISH_SECONDS = 600.0
+#: How long it waits after that for clients that do not take their answers.
+HAND_OVER_SECONDS = 5.0
 MAX_REQUEST = 1 << 28
 
 
@@ -98,7 +100,8 @@ class Server:
     ) -> None:
         self.offer = offer
         self.options = options or Options()
-        self.dispatch = Dispatch(Limits(self.options.max_workers, self.options.idle_timeout))
+        limits = Limits(self.options.max_workers, self.options.idle_timeout)
+        self.dispatch = Dispatch(limits, offer.is_left_to_others)
         self.clients: dict[int, Client] = {}
         self.seats: dict[int, Seat] = {}
         self.started = time.time()
@@ -181,7 +184,6 @@ class Server:
                 if (now := time.monotonic()) >= ticks:
                     ticks = now + TICK_SECONDS
                     self._carry_out(self.dispatch.tick(now))
-                    self.starters.tick(now)
                     self._look_at_nodes(now)
         finally:
             self._close()
@@ -204,8 +206,11 @@ class Server:
     def _is_over(self) -> bool:
         if self._deadline is None:
             return False
-        unsent = any(client.stream.unsent for client in self.clients.values())
-        return time.monotonic() >= self._deadline or not (self.dispatch.workers or unsent)
+        if not self.dispatch.workers:
+            self._deadline = min(self._deadline, time.monotonic() + HAND_OVER_SECONDS)
+            if not any(client.stream.unsent for client in self.clients.values()):
+                return True
+        return time.monotonic() >= self._deadline
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.run, name="server of calculators", daemon=True)
@@ -237,7 +242,11 @@ class Server:
             self._wake_end.recv(4096)
         with contextlib.suppress(queue.Empty):
             while True:
-                self._posted.get_nowait()()
+                what = self._posted.get_nowait()
+                try:
+                    what()
+                except Exception:
+                    log.exception("a word from another thread could not be heeded; this is a fault of mlipcluster")
 
     def close(self) -> None:
         """Let go of everything; of a server that never ran."""
@@ -320,25 +329,37 @@ class Server:
     def _attend(self, client: Client, events: int) -> None:
         """Read what a client sent, and write what it takes; a bad frame ends its own connection and nothing else."""
         try:
-            if events & select.EPOLLOUT:
-                client.stream.flush()
-            if events & ~select.EPOLLOUT:
-                for message in client.stream.receive():
-                    if client.seat is None:
-                        self._handle(client, message)
-                    else:
-                        self.heard(client.seat, message)
+            self._exchange(client, events)
         except wire.FrameError as error:
             log.warning("client %d sent what is no frame, and its connection ends: %s", client.number, error)
             with contextlib.suppress(OSError):
                 client.stream.send([refusal("InputError", f"this is no frame of the wire: {error}", 0)])
             self._drop(client)
-        except (EOFError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (EOFError, OSError)):
+                log.exception("client %d could not be attended to; this is a fault of mlipcluster", client.number)
             self._drop(client)
             if client.seat is not None:
                 self.lost(client.seat, error)
         else:
             self._update(client)
+
+    def _exchange(self, client: Client, events: int) -> None:
+        if events & select.EPOLLOUT:
+            client.stream.flush()
+        if events & ~select.EPOLLOUT:
+            for message in client.stream.receive():
+                if client.seat is not None:
+                    self.heard(client.seat, message)
+                elif client.number in self.clients:
+                    self._handle(client, message)
+                else:
+                    return  # gone meanwhile, and so is its stream
+
+    def drop(self, number: int) -> None:
+        """End a client's connection, if it is there."""
+        if (client := self.clients.get(number)) is not None:
+            self._drop(client)
 
     def _update(self, client: Client) -> None:
         if client.number in self.clients:
@@ -449,6 +470,7 @@ class Server:
         if self.seats.pop(seat.number, None) is None:
             return  # it was told to end
         self.starters.forget(seat)
+        self.starters.expect(seat)
         seat.request = None
         if not isinstance(why, EOFError):
             log.warning("worker %d of %r: %s", seat.number, seat.name, why)
@@ -459,6 +481,7 @@ class Server:
         self.post(lambda: self._died(seat, how))
 
     def _died(self, seat: Seat, how: str) -> None:
+        self.starters.let_go(seat)
         if seat.number in self.dispatch.workers:
             log.warning("worker %d of %r ended with %s", seat.number, seat.name, how)
             self._carry_out(self.dispatch.died(time.monotonic(), seat.number, how))

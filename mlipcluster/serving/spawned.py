@@ -22,6 +22,7 @@ ADDRESS_VARIABLE = "MLIPCLUSTER_SERVE_ADDRESS"
 WORKER_VARIABLE = "MLIPCLUSTER_JOIN_AS"
 TAIL = 1 << 14
 QUOTED = 4000
+WORDS_SECONDS = 2.0
 
 
 class Spawned:
@@ -53,6 +54,7 @@ class Spawned:
         self._command = config.filled(broker=address, idle_timeout=options.idle_timeout)
         self._limit = options.start_timeout
         self._tail = bytearray()
+        self._drainer = threading.Thread(target=self._drain, name=f"output of {config.name}", daemon=True)
         self.joined = False
         variables = {ADDRESS_VARIABLE: address, WORKER_VARIABLE: str(worker)}
         try:
@@ -73,7 +75,7 @@ class Spawned:
 
     def watch(self, ended: Callable[[str], None]) -> None:
         """Wait for its end in a thread, and call *ended* with how it ended; give it up if it does not join in time."""
-        threading.Thread(target=self._drain, name=f"output of {self._name}", daemon=True).start()
+        self._drainer.start()
         threading.Thread(target=self._wait, args=(ended,), name=f"end of {self._name}", daemon=True).start()
 
     def kill(self) -> None:
@@ -98,6 +100,7 @@ class Spawned:
                 self.kill()
         status = self._process.wait()
         self.kill()  # what it left behind
+        self._drainer.join(WORDS_SECONDS)  # something that got away may hold the pipe open
         words = bytes(self._tail).decode("utf-8", "backslashreplace").strip()[-QUOTED:]
         said = f"; it last said:\n{words}\n" if words else "; it said nothing"
         how = late or f"ended with {describe_exit(status)} before it joined"

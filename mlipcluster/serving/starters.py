@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.host import WorkerHost
+from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorError, InputError, MLIPClusterError, ServerGoneError
 from mlipcluster.serving import address as addresses
+from mlipcluster.serving.requests import LONGEST_NAME
 from mlipcluster.serving.seats import HereSeat, JoinedSeat, Seat
 from mlipcluster.serving.spawned import Spawned
 from mlipcluster.serving.stream import Stream
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mlipcluster")
 
-#: How long a request waits for a worker that joined by itself before, and may be about to come back.
-REJOIN_SECONDS = 10.0
+CONNECT_SECONDS = 2.0
+TOO_LATE = "no such worker was to join, or it comes too late; start it by hand, without a number"
 
 
 class Starters:
@@ -42,31 +44,21 @@ class Starters:
         self._hosts: dict[int, WorkerHost] = {}
         self._spawned: dict[int, Spawned] = {}
         self._joined: dict[int, JoinedSeat] = {}  # by the client that looks after it
-        self._awaited: dict[int, tuple[str, float]] = {}  # of a name that joined before, and until when
         self.tokens: dict[str, int] = {}  # of workers that are to join over TLS
+        self._is_closed = False
 
     def start(self, worker: int, name: str) -> None:
         """Start a worker; the server hears of it, whatever comes of it."""
         known = self._server.offer.get(name)
         if known is None:
-            self._awaited[worker] = name, self._server.now() + REJOIN_SECONDS
+            words = f"no worker of {name!r} is here; it joined by hand before: `mlipcluster worker … --name {name}`"
+            self._server.start_failed(worker, "CalculatorStartError", words)
         elif known.command is not None:
             self._spawn(worker, known.command)
         elif known.spec is not None and self._server.nodes is not None:
             self._server.nodes.start(worker, name, known.spec)
         elif known.spec is not None:
             self._host(worker, name, known.spec)
-
-    def tick(self, now: float) -> None:
-        """Give up what has been awaited for too long."""
-        for worker, (name, deadline) in list(self._awaited.items()):
-            if now > deadline:
-                del self._awaited[worker]
-                words = (
-                    f"no worker of {name!r} is here any more, and none came back within {REJOIN_SECONDS:.0f} s; start"
-                    f" one: `mlipcluster worker … --name {name}`"
-                )
-                self._server.start_failed(worker, "CalculatorStartError", words)
 
     def cancel(self) -> None:
         """Give up all starts."""
@@ -77,6 +69,7 @@ class Starters:
 
     def close(self) -> None:
         """The server ends."""
+        self._is_closed = True
         self.cancel()
 
     # On this machine
@@ -90,6 +83,8 @@ class Starters:
         """Takes its time, so aside."""
         try:
             host.start()
+            if self._is_closed:
+                raise CalculatorError("the server ends")
             seat = HereSeat(worker, name, host, self._server.options.max_request)
         except Exception as error:  # noqa: BLE001 - whoever waits for the worker has to hear of it
             host.kill()
@@ -119,8 +114,8 @@ class Starters:
         spawned.watch(lambda said: server.post(lambda: self._spawn_ended(worker, said)))
 
     def _spawn_ended(self, worker: int, said: str) -> None:
-        self._spawned.pop(worker, None)
-        if worker not in self._server.seats:
+        spawned = self._spawned.pop(worker, None)
+        if spawned is None or not spawned.joined:  # otherwise its connection tells how it went
             self._server.start_failed(worker, "CalculatorStartError", said)
 
     # By somebody else
@@ -134,40 +129,47 @@ class Starters:
             It cannot be reached, or may not join.
         """
         header, server = message.header, self._server
-        told = header.get("provenance")
-        if not isinstance(told, Mapping):
-            raise InputError(f"'provenance' is {type(told).__name__}; give what the worker says of itself")
+        told = _provenance(header.get("provenance"))
+        if client.number in self._joined:
+            raise InputError("this connection looks after a worker already; make one for each")
         is_far = isinstance(client.stream.socket, ssl.SSLSocket)
-        number = self._expected(header) if is_far or header.get("worker") is not None else None
+        number = self._expected(header, name) if is_far or header.get("worker") is not None else None
         stream = client.stream if is_far else self._connect(header.get("address"))
         if number is None:
             timeout = header.get("idle_timeout")
-            limit = timeout if isinstance(timeout, (int, float)) else None
-            number = server.dispatch.joined(server.now(), name, limit, self._awaited_as(name))
-        seat = JoinedSeat(number, name, stream, dict(told), client.stream)
+            number = server.dispatch.joined(server.now(), name, timeout if isinstance(timeout, (int, float)) else None)
+        seat = JoinedSeat(number, name, stream, told, client.stream)
         pid = header.get("pid")
         seat.pid = pid if isinstance(pid, int) and not is_far else None
-        seat.where = str(header.get("where") or seat.where)
+        seat.where = str(header.get("where") or seat.where)[:LONGEST_NAME]
         server.offer.joined[name] = server.offer.joined.get(name, 0) + 1
+        server.offer.awaited.pop(name, None)
         if is_far:
             server.adopt(client, seat)
         else:
             self._joined[client.number] = seat
-        client.stream.send([wire.encode({"kind": "joined", "worker": number}, request_id=message.id)])
+        try:
+            client.stream.send([wire.encode({"kind": "joined", "worker": number}, request_id=message.id)])
+        except OSError:
+            self.forget(seat)
+            server.vanished(number)
+            raise
         if number in self._spawned:
             self._spawned[number].joined = True
         limit = header.get("call_timeout")
         server.seat(seat, float(limit) if isinstance(limit, (int, float)) else None)
 
-    def _awaited_as(self, name: str) -> int | None:
-        """Number of a worker that requests wait for, and that somebody was to have join."""
-        found = next((worker for worker, (awaited, _) in self._awaited.items() if awaited == name), None)
-        if found is not None:
-            del self._awaited[found]
-        return found
-
-    def _expected(self, header: Mapping[str, Any]) -> int:
+    def _expected(self, header: Mapping[str, Any], name: str) -> int:
         """Number of the worker that was to join."""
+        number = self._numbered(header)
+        expected = self._server.dispatch.workers.get(number)
+        if expected is None:
+            raise InputError(TOO_LATE)
+        if expected.name != name:
+            raise InputError(f"a worker of {expected.name!r:.200} was to join, not of {name!r}; name it so")
+        return number
+
+    def _numbered(self, header: Mapping[str, Any]) -> int:
         worker, token = header.get("worker"), header.get("token")
         if isinstance(token, str):
             for known, number in self.tokens.items():
@@ -175,13 +177,13 @@ class Starters:
                     return number
         elif isinstance(worker, int) and worker in self._spawned and worker not in self._server.seats:
             return worker
-        raise InputError("no such worker was to join, or it comes too late; start it by hand, without a number")
+        raise InputError(TOO_LATE)
 
     def _connect(self, address: Any) -> Stream:
         if not isinstance(address, str) or not os.path.isabs(address):
             raise InputError(f"'address' is {address!r:.80}; give the path of the worker's socket")
         try:
-            return Stream(addresses.connect(address), self._server.options.max_request)
+            return Stream(addresses.connect(address, timeout=CONNECT_SECONDS), self._server.options.max_request)
         except ServerGoneError as error:
             raise InputError(f"the worker's socket {address!r:.200} cannot be reached: {error.__cause__}") from error
 
@@ -206,6 +208,8 @@ class Starters:
     def lost_control(self, client: Client) -> None:
         """A client has gone; if it looked after a worker, that is lost."""
         if (seat := self._joined.pop(client.number, None)) is not None:
+            if not seat.words:
+                self._server.offer.awaited.pop(seat.name, None)  # nobody is there to start it again
             seat.said("")
             self._server.lost(seat, EOFError())
 
@@ -213,3 +217,21 @@ class Starters:
         """A worker's seat is empty."""
         if isinstance(seat, JoinedSeat):
             self._server.offer.joined[seat.name] -= 1
+
+    def expect(self, seat: Seat) -> None:
+        """A worker is lost; if whoever looks after it is still there, it will be back."""
+        if isinstance(seat, JoinedSeat) and seat in self._joined.values() and seat.number not in self._spawned:
+            self._server.offer.awaited[seat.name] = self._server.now() + self._server.options.start_timeout
+
+    def let_go(self, seat: Seat) -> None:
+        """A worker is lost for good: whoever looks after it has it join anew."""
+        for client, joined in list(self._joined.items()):
+            if joined is seat:
+                self._server.drop(client)
+
+
+def _provenance(told: Any) -> dict[str, Any]:
+    try:
+        return Provenance.from_json(told).to_json()
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"'provenance' is not what a worker says of itself ({error}); send that") from error

@@ -83,8 +83,8 @@ class Stream:
             self._decoder.received(count)
             while (message := self._decoder.next()) is not None:
                 yield message
-            if not self._is_tls:
-                return
+            if not (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()):
+                return  # what TLS has read already nobody would be told of again
 
     def send(self, buffers: Sequence[Any]) -> None:
         """Send what the peer takes now, and keep a copy of the rest."""
