@@ -119,6 +119,7 @@ def test_only_process_py_and_hosts_start_processes():
         "environments/measure_script.py",
         "process.py",
         "protocol_process.py",
+        "serving/spawned.py",
     }
 
 

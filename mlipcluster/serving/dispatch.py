@@ -230,11 +230,13 @@ class Dispatch:
             self._deaths[digest] = count + 1, how
             if len(self._deaths) > REMEMBERED:
                 self._deaths.popitem(last=False)
-            if count + 1 >= MAX_DEATHS:
+            if request.withdrawn:
+                pass  # counted all the same
+            elif count + 1 >= MAX_DEATHS:
                 refused.append(Refuse(request, "WorkerDiedError", _too_many(request, count + 1, how)))
             elif self.stopping:
                 refused.append(Refuse(request, "ServerGoneError", f"its worker ended with {how}, and the server ends"))
-            elif not request.withdrawn:
+            else:
                 self.pools[found.name].waiting.put_back(request)
         return [*refused, *self._advance(now)]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ class TheirSpawnConfig:
 
     name: str
     command: list
-    env: dict = field(default_factory=dict)
+    env: dict | None = None
     cwd: Path | None = None
     idle_timeout: float = 300.0
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -207,3 +208,20 @@ def test_what_cannot_be_used_is_named_with_the_remedy(registry, table, told):
     )
     with pytest.raises(InputError, match=told):
         read_table(table.replace("{folder}", str(folder)))
+
+
+def test_the_pages_table(tmp_path):
+    """The example of docs/calculators.md, as it stands there."""
+    page = (Path(__file__).parents[2] / "docs" / "calculators.md").read_text(encoding="utf-8")
+    text = page.partition("```python\n# registry.py\n")[2].partition("```")[0]
+    (tmp_path / "registry.py").write_text(text)
+    found = {one.name: one for one in read_table(f"{tmp_path}/registry.py:CALCULATORS")}
+    assert {name: one.spec.factory for name, one in found.items() if one.spec is not None} == {
+        "LJ": "ase.calculators.lj:LennardJones",
+        "argon": "ase.calculators.lj:LennardJones",
+        "krypton": "registry:CALCULATORS[krypton]",
+        "mace": "mace.calculators:mace_mp",
+        "mace-medium": "mace.calculators:mace_mp",
+    }
+    filled = found["mace-large"].command.filled(broker="/run/serve.sock", idle_timeout=300)
+    assert filled[-5:] == ["mace-large", "--kwargs", '{"model": "large"}', "--idle-timeout", "300"]

@@ -37,3 +37,9 @@ def test_the_standard_library_is_enough():
     run = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(folder)!r}); {code}"]
     found = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "ase", "rich", "typer", "tomli"} & set(eval(found))
+
+
+def test_the_page_has_every_key_with_its_variable():
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    for key in PLAIN:
+        assert f"| `{key}` | `{variable(key)}` |" in page
