@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.known import Known, known
 from mlipcluster.calculators.registry import resolve
@@ -117,6 +117,15 @@ def _nodes(cluster: str, asked: Asked) -> Nodes | None:
     return Nodes(deployment, asked.folder, None if asked.tls is None else Path(asked.tls).expanduser())
 
 
+def _where(root: str | None, cluster: str | None) -> dict[str, Any]:
+    """Where model strings are looked up: a cluster may have a root, and does not need one."""
+    if cluster is None:
+        return {"root": root}
+    from mlipcluster.clusters import Clusters
+
+    return Clusters(cluster).where(root)
+
+
 def offer(asked: Asked, cluster: str | None) -> Offer:
     """What is to be served: what is known, and names that mean something all the same.
 
@@ -126,10 +135,11 @@ def offer(asked: Asked, cluster: str | None) -> Offer:
         A name means nothing; the message lists what is known.
     """
     tables = setting("serve.calculators", list(asked.tables) or None).value
-    found = known(root=asked.root, cluster=cluster, tables=tables, names=asked.names)
+    where = _where(asked.root, cluster)
+    found = known(**where, tables=tables, names=asked.names)
     for name in asked.names:
         if name not in found:  # a model string of the root, or module:callable
-            spec = resolve(name, root=asked.root, cluster=cluster)
+            spec = resolve(name, **where)
             found[name] = Known(name, "named", spec, None)
     if not found:
         raise InputError("nothing is known that could be served; give --calculators FILE.py:NAME, or --root")
