@@ -11,6 +11,7 @@ from ase.build import bulk
 
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.serving.asking import ask
+from mlipcluster.serving.credentials import server_context
 from mlipcluster.serving.offer import Offer
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.serving.server import Options, Server
@@ -66,12 +67,17 @@ class Here:
 
 @pytest.fixture
 def serve(tmp_path, offered):
-    """Run a server in a thread: ``serve(options, name=spec, …)``; EMT where nothing is said."""
+    """Run a server in a thread: ``serve(options, name=spec, …)``; EMT where nothing is said.
+
+    With *tls*, a folder of credentials, it listens for other machines as well.
+    """
     running = []
 
-    def start(options=None, address=None, **given):
+    def start(options=None, address=None, tls=None, **given):
         offer = offered(**(given or {"emt": CalculatorSpec("ase.calculators.emt:EMT")}))
         server = Server(offer, address or tmp_path / "own" / "s", options or Options())
+        if tls is not None:
+            server.listen_tls("127.0.0.1", 0, server_context(tls))
         server.__enter__()
         running.append(server)
         return Here(server)

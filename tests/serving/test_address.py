@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import threading
 
 import pytest
 
@@ -98,3 +100,31 @@ def test_who_comes_second_does_not_take_the_place(tmp_path, monkeypatch):
     monkeypatch.setattr(address.os.path, "lexists", lambda _: False)  # looked a moment before the other was there
     with bind(path), pytest.raises(InputError, match="cannot be listened at"):
         bind(path)
+
+
+def test_a_path_as_long_as_the_kernel_takes(tmp_path):
+    path = str(tmp_path / "own" / "s")
+    path += (107 - len(path)) * "x"
+    with bind(path), connect(path):
+        assert os.listdir(tmp_path / "own") == [os.path.basename(path)]
+
+
+def test_of_many_that_find_a_stale_socket_one_takes_its_place(tmp_path):
+    path = str(tmp_path / "own" / "s")
+    for _ in range(20):
+        bind(path).close()
+        found, barrier = [], threading.Barrier(8)
+
+        def take(barrier=barrier, found=found):
+            barrier.wait()
+            with contextlib.suppress(InputError):
+                found.append(bind(path))
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 1
+        connect(path).close()
+        found[0].close()

@@ -11,6 +11,7 @@ from mlipcluster.serving.dispatch import (
     IDLE,
     MAX_DEATHS,
     PRESSED_SECONDS,
+    RETRY_SECONDS,
     STARTING,
     STARVED_SECONDS,
     Dispatch,
@@ -266,3 +267,44 @@ class Anything(RuleBasedStateMachine):
 
 Anything.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestAnything = Anything.TestCase
+
+
+def test_a_start_that_failed_is_not_tried_again_at_once_while_others_are_there():
+    dispatch = Dispatch(Limits(max_workers=3))
+    worker = started(dispatch)
+    dispatch.request(0.0, request(1))
+    dispatch.request(0.0, request(2, client=2))
+    (start,) = only(Start, dispatch.tick(PRESSED_SECONDS))
+    assert dispatch.start_failed(1.0, start.worker, "CalculatorStartError", "no memory left") == []
+    assert only(Start, dispatch.tick(1.0 + RETRY_SECONDS / 2)) == []
+    assert len(only(Start, dispatch.tick(1.0 + RETRY_SECONDS))) == 1
+    (give,) = dispatch.answered(20.0, worker)
+    assert give.request.id == 2
+
+
+def test_a_start_that_failed_is_tried_again_at_once_when_nobody_is_there():
+    dispatch = Dispatch(Limits())
+    (start,) = dispatch.request(0.0, request(1))
+    assert len(only(Refuse, dispatch.start_failed(0.0, start.worker, "CalculatorStartError", "no"))) == 1
+    assert len(only(Start, dispatch.request(0.0, request(2)))) == 1
+
+
+def test_a_start_that_is_said_to_have_failed_when_it_works_loses_no_request():
+    dispatch = Dispatch(Limits())
+    (start,) = dispatch.request(0.0, asked := request(1))
+    dispatch.ready(0.0, start.worker)
+    (again,) = only(Start, dispatch.start_failed(1.0, start.worker, "CalculatorStartError", "its command ended"))
+    assert dispatch.ready(2.0, again.worker) == [Give(again.worker, asked)]
+
+
+def test_what_is_left_to_others_is_waited_for():
+    others = {"a"}
+    dispatch = Dispatch(Limits(), others.__contains__)
+    assert dispatch.request(0.0, asked := request(1)) == []
+    assert dispatch.tick(1000.0) == []
+    worker = dispatch.joined(1000.0, "a")
+    assert dispatch.ready(1000.0, worker) == [Give(worker, asked)]
+    dispatch.request(1000.0, request(2))
+    dispatch.died(1001.0, worker, "signal SIGKILL")
+    others.clear()
+    assert only(Start, dispatch.tick(1002.0))  # of which the server knows why it cannot be

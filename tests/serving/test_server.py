@@ -12,11 +12,13 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from ase.calculators.emt import EMT
 
-from mlipcluster.errors import InputError
-from mlipcluster.serving import address
+from mlipcluster.errors import CalculatorError, InputError
+from mlipcluster.serving import address, server
+from mlipcluster.serving.requests import HANDLERS
 from mlipcluster.serving.server import Options
 from mlipcluster.socket_worker import wire
 
@@ -197,3 +199,67 @@ def test_nothing_is_left(serve, cu, until, tmp_path):
     assert not (tmp_path / "own").exists()
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
     until(lambda: threading.active_count() <= before)
+
+
+def test_who_takes_no_answers_does_not_hold_up_the_end(serve, until, monkeypatch):
+    monkeypatch.setattr(server, "HAND_OVER_SECONDS", 0.5)
+    here = serve()
+    with address.connect(here.address) as sock:
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(wire.encode({"kind": "list"}, request_id=1) * 100)
+        here.server.stop()
+        until(lambda: not os.path.exists(here.address))
+
+
+def test_a_fault_of_the_servers_own_ends_a_connection_and_nothing_else(serve, cu, monkeypatch, caplog):
+    here = serve()
+    with caplog.at_level(logging.ERROR, "mlipcluster"), address.connect(here.address) as sock:
+        monkeypatch.setitem(HANDLERS, "list", lambda *_: 1 / 0)
+        sock.sendall(wire.encode({"kind": "list"}, request_id=1))
+        assert all_of(sock) == []
+        here.server.post(lambda: {}["no such thing"])
+        assert here.calculator().get_property("energy", cu()) == expected(cu())
+    assert "ZeroDivisionError" in caplog.text
+    assert "KeyError" in caplog.text
+
+
+def test_the_end_in_the_middle_of_a_start_leaves_no_process(serve, trial, cu, until):
+    here = serve(slow=trial("BuildsSlowly", args=(60,)))
+    calculator = here.calculator("slow", retries=0)
+    found = []
+
+    def ask():
+        try:
+            calculator.get_property("energy", cu())
+        except CalculatorError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    until(lambda: here.workers("starting"))
+    me = psutil.Process()
+    (child,) = until(lambda: [one for one in me.children(recursive=True) if "socket_worker" in " ".join(one.cmdline())])
+    here.server.__exit__()
+    thread.join()
+    assert len(found) == 1
+    until(lambda: not child.is_running())
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_frame(serve, cu):
+    here = serve()
+    whole = wire.encode({"kind": "calculate", "calculator": "emt", "whole": True, "properties": ["energy"]})
+    for length in (1, 31, 32, 40, len(whole) - 1):
+        with address.connect(here.address) as sock:
+            sock.sendall(whole[:length])
+    assert here.calculator().get_property("energy", cu()) == expected(cu())
+
+
+def test_a_frame_that_comes_byte_by_byte_is_answered(serve):
+    here = serve()
+    with address.connect(here.address) as sock:
+        for byte in wire.encode({"kind": "list"}, request_id=7):
+            sock.sendall(bytes([byte]))
+        sock.shutdown(socket.SHUT_WR)
+        assert [message.id for message in all_of(sock)] == [7]

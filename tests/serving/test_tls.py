@@ -1,0 +1,230 @@
+"""A server asked from other machines: over TLS, by who has credentials of the same authority, and by nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.errors import CallTimeoutError, InputError, ServerGoneError
+from mlipcluster.serving.address import parse
+from mlipcluster.serving.asking import ask
+from mlipcluster.serving.credentials import client_context
+from mlipcluster.serving.link import dial
+from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.socket_worker import wire
+
+SERVER = """
+import sys, types
+from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.serving.credentials import server_context
+from mlipcluster.serving.offer import Offer
+from mlipcluster.serving.server import Server
+spec = CalculatorSpec("trial:Sleeps", args=(1.0,), paths=(sys.argv[3],))
+known = types.SimpleNamespace(name="slow", source="test", spec=spec, command=None)
+server = Server(Offer({"slow": known}), sys.argv[1])
+print(server.listen_tls("127.0.0.1", int(sys.argv[4]), server_context(sys.argv[2])), flush=True)
+server.run()
+"""
+
+
+def make_credentials(folder):
+    from mlipcluster.deploy.certificates import issue
+    from mlipcluster.deploy.credentials_folder import write_folder
+
+    return str(write_folder(folder, issue()))
+
+
+@pytest.fixture(scope="module")
+def credentials(tmp_path_factory):
+    return make_credentials(tmp_path_factory.mktemp("tls") / "own")
+
+
+@pytest.fixture(scope="module")
+def others_credentials(tmp_path_factory):
+    return make_credentials(tmp_path_factory.mktemp("tls") / "others")
+
+
+@pytest.fixture
+def far(serve, credentials):
+    """A server that listens for others as well."""
+    here = serve(tls=credentials)
+    (here.far,) = here.server.tls_addresses
+    return here
+
+
+@pytest.fixture
+def calculator(far, credentials):
+    with RemoteCalculator("emt", far.far, security=credentials) as found:
+        yield found
+
+
+def expected(atoms):
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    return atoms.get_potential_energy(), atoms.get_forces().tobytes()
+
+
+def asked(atoms, calculator):
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    return atoms.get_potential_energy(), atoms.get_forces().tobytes()
+
+
+def test_answers_are_the_same_bits(calculator, cu):
+    assert asked(cu(), calculator) == expected(cu())
+    copied = pickle.loads(pickle.dumps(calculator))
+    assert asked(cu(1), copied) == expected(cu(1))
+    copied.close()
+
+
+def test_large_structures_travel(calculator):
+    """Over many TLS records each way, and several at a time."""
+    crystals = [bulk("Cu", cubic=True) * (14, 14, 14) for _ in range(3)]
+    for seed, atoms in enumerate(crystals):
+        atoms.rattle(0.01, seed=seed)
+    for atoms, results in zip(crystals, calculator.evaluate(crystals, ("energy", "forces")), strict=True):
+        assert results["forces"].shape == (len(atoms), 3)
+        assert results["energy"] == expected(atoms)[0]
+
+
+def test_many_structures_at_once(calculator, cu):
+    found = calculator.evaluate([cu(seed) for seed in range(100)])
+    assert [one["energy"] for one in found] == [expected(cu(seed))[0] for seed in range(100)]
+
+
+def test_strangers_are_turned_away(far, others_credentials, cu, calculator):
+    with pytest.raises(ServerGoneError, match="these credentials"):
+        asked(cu(), RemoteCalculator("emt", far.far, security=others_credentials))
+    with pytest.raises(InputError, match="needs credentials"):
+        asked(cu(), RemoteCalculator("emt", far.far))
+    assert asked(cu(), calculator) == expected(cu())
+
+
+def test_who_has_no_certificate_is_told_nothing(far, cu, calculator):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    where = parse(far.far)
+    plain = socket.create_connection((where.host, where.port), timeout=20)
+    with contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(plain) as sock:
+        sock.sendall(wire.encode({"kind": "list"}, request_id=1))
+        assert sock.recv(100) == b""
+    plain.close()
+    assert asked(cu(), calculator) == expected(cu())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\n\r\n", wire.encode({"kind": "list"}, request_id=1), b"\x16\x03"]
+)
+def test_who_speaks_no_tls_holds_up_nobody(far, cu, calculator, sent):
+    where = parse(far.far)
+    with socket.create_connection((where.host, where.port), timeout=20) as sock:
+        sock.sendall(sent)
+        assert asked(cu(), calculator) == expected(cu())
+
+
+def test_nobody_joins_from_elsewhere_who_was_not_to(far, credentials, cu, calculator):
+    told = Provenance("3.11", sys.executable, sys.prefix, implemented_properties=("energy",)).to_json()
+    connection = dial(parse(far.far), client_context(credentials))
+    try:
+        for more in ({}, {"token": "guess"}, {"token": ""}, {"worker": 1}, {"address": far.address}):
+            answer = connection.request({"kind": "join", "calculator": "emt", "provenance": told, **more}, timeout=20)
+            assert answer.header["error"] == "InputError"
+    finally:
+        connection.close()
+    assert asked(cu(), calculator) == expected(cu())
+
+
+def test_a_bad_frame_ends_its_own_connection(far, credentials, cu, calculator):
+    connection = dial(parse(far.far), client_context(credentials))
+    connection.socket.settimeout(20)
+    connection.socket.sendall(b"x" * 64)
+    received = b""
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        while data := connection.socket.recv(1 << 16):
+            received += data
+    assert b"no frame of the wire" in received
+    connection.close()
+    assert asked(cu(), calculator) == expected(cu())
+
+
+def test_a_flood_of_requests_is_taken_in_turns(far, credentials, cu, calculator):
+    """One that sends without a pause, and takes no answers, is read no further."""
+    connection = dial(parse(far.far), client_context(credentials))
+    stopped = threading.Event()
+    frames = wire.encode({"kind": "list"}, request_id=1) * 1000
+
+    def flood():
+        with contextlib.suppress(OSError, ValueError):
+            while not stopped.is_set():
+                connection.socket.sendall(frames)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    for seed in range(20):
+        assert asked(cu(seed), calculator) == expected(cu(seed))
+    stopped.set()
+    connection.shut()
+    thread.join()
+    connection.close()
+
+
+def test_a_call_may_be_given_up(far, credentials, cu):
+    with RemoteCalculator("emt", far.far, security=credentials, timeout=1e-4) as calculator:
+        calculator._link.connect()
+        with pytest.raises(CallTimeoutError, match=r"timeout=0\.0001 s"):
+            asked(cu(), calculator)
+
+
+def test_status_and_list_are_told_to_those_who_may(far, credentials):
+    assert ask("status", far.far, credentials)["tls_addresses"] == [far.far]
+    assert [one["name"] for one in ask("list", far.far, credentials)["calculators"]] == ["emt"]
+
+
+def test_a_server_killed_in_a_calculation_is_missed_at_once_and_its_return_is_used(
+    tmp_path, credentials, trial, cu, until
+):
+    (folder,) = trial("Sleeps").paths
+    started = []
+
+    def start(port):
+        command = [sys.executable, "-c", SERVER, str(tmp_path / "own" / "s"), credentials, folder, str(port)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1].stdout.readline().strip()
+
+    try:
+        address = start(0)
+        with RemoteCalculator("slow", address, security=credentials) as calculator:
+            found = []
+            thread = threading.Thread(target=lambda: found.append(calculator.get_property("energy", cu())))
+            thread.start()
+            until(lambda: [one for one in ask("status", address, credentials)["workers"] if one["state"] == "busy"])
+            os.kill(started[0].pid, signal.SIGKILL)
+            started[0].wait()
+            assert start(parse(address).port) == address
+            thread.join()
+        assert found == [pytest.approx(cu().positions.sum())]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def test_forces_of_views_and_odd_arrays_travel(calculator, cu):
+    atoms = cu()
+    atoms.positions = np.asfortranarray(atoms.positions)
+    atoms.info["charge"] = np.float64(0.0)
+    assert asked(atoms, calculator) == expected(atoms)
