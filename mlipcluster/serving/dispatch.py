@@ -267,7 +267,10 @@ class Dispatch:
 
     def pool(self, name: str) -> Pool:
         """The pool of a calculator."""
-        return self.pools.setdefault(name, Pool(name))
+        found = self.pools.get(name)
+        if found is None:
+            found = self.pools[name] = Pool(name)
+        return found
 
     def starting(self, now: float, name: str) -> int:
         """A worker is about to be started; its number."""

@@ -34,7 +34,7 @@ class Stream:
         widen(sock)
         self.socket = sock
         self.watched = select.EPOLLIN
-        self._decoder = wire.Decoder(max_body=max_body)
+        self._decoder = wire.Decoder(max_body=max_body, views=False)
         self._unsent: deque[memoryview] = deque()
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._shaking = self._is_tls

@@ -146,10 +146,18 @@ class Decoder:
 
     Let the next bytes be written into :meth:`space`, tell :meth:`received` how many came, then take messages with
     :meth:`next` until there is none. Once a :class:`FrameError` was raised the stream is beyond repair.
+
+    Parameters
+    ----------
+    max_header, max_body : int
+        Bytes that they may have.
+    views : bool
+        Whether messages bring their arrays; who only hands frames on does without.
     """
 
-    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY) -> None:
+    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY, *, views: bool = True) -> None:
         self._max_header, self._max_body = max_header, max_body
+        self._views = views
         self._resize(1 << 16)
         self._start = self._end = 0
         self._last: _Header = _Header(b"", {}, (), 0)
@@ -190,7 +198,8 @@ class Decoder:
             raise FrameError(f"the arrays need {header.body_length} bytes, the body has {body_length}")
         buffer = self._bytes
         arrays = {
-            name: np.ndarray(shape, dtype, buffer, body_start + offset) for name, dtype, shape, offset in header.arrays
+            name: np.ndarray(shape, dtype, buffer, body_start + offset)
+            for name, dtype, shape, offset in (header.arrays if self._views else ())
         }
         frame = buffer[self._start : end]
         self._start = end
