@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from mlipcluster import errors
 from mlipcluster.calculators.connection import Connection, ConnectionLostError
@@ -23,6 +23,7 @@ from mlipcluster.socket_worker import wire
 PATIENCE = 10.0
 FIRST_WAIT, LONGEST_WAIT = 0.02, 1.0
 HELLO_SECONDS = 20.0
+Answer = TypeVar("Answer")
 #: What the server's refusals may be raised as here.
 RAISED = {
     name: getattr(errors, name)
@@ -125,14 +126,25 @@ class Link:
         MLIPClusterError
             The server refused: as what it says.
         """
+
+        def exchange_it(connection: Connection, deadline: float | None) -> wire.Message:
+            head, body = frame()
+            return checked(connection.exchange(head, body, self._left(deadline)), self._label)
+
+        return self._insist(exchange_it)
+
+    def meet(self) -> None:
+        """Connect, if need be; raises as :meth:`ask` does."""
+        self._insist(lambda *_: None)
+
+    def _insist(self, what: Callable[[Connection, float | None], Answer]) -> Answer:
+        """Do something with the connection, again when that is lost on the way."""
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         left = self._retries
         with self.lock:
             while True:
                 try:
-                    connection = self.connect(deadline)
-                    head, body = frame()
-                    return checked(connection.exchange(head, body, self._left(deadline)), self._label)
+                    return what(self.connect(), deadline)
                 except (ConnectionLostError, ServerGoneError) as error:
                     self.close()
                     if not self._was_there or not left:
@@ -187,18 +199,19 @@ class Link:
                     raise
                 raise self._late() from error
 
-    def connect(self, deadline: float | None = None) -> Connection:
+    def connect(self) -> Connection:
         """The connection, made if need be; a forked child makes its own."""
         if self._connection is not None and not self._connection.closed and self._pid == os.getpid():
             return self._connection
         self.close()
         connection = dial(self.address, self._context)
+        self._was_there = True
         try:
             self.hello(connection)
         except BaseException:
             connection.close()
             raise
-        self._connection, self._pid, self._was_there = connection, os.getpid(), True
+        self._connection, self._pid = connection, os.getpid()
         return connection
 
     def close(self) -> None:
@@ -224,6 +237,8 @@ class Link:
                     raise error if isinstance(error, InputError) else self._gone(error) from error
                 if deadline is not None and now >= deadline:
                     raise self._late() from error
+            except TimeoutError as error:
+                raise self._late() from error
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 

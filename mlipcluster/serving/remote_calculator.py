@@ -152,8 +152,7 @@ class RemoteCalculator(WireCalculator):
 
     def meet(self) -> None:
         """Connect, and see that the calculator is served; raises as a calculation would."""
-        with self._link.lock:
-            self._link.connect()
+        self._link.meet()
 
     def _evaluate_all(self, structures: list[Atoms], properties: tuple[str, ...]) -> list[Any]:
         found: list[Any] = [None] * len(structures)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-import types
 from pathlib import Path
 
 import pytest
 from ase.build import bulk
 
+from mlipcluster.calculators.known import Known
+from mlipcluster.calculators.spawn import SpawnConfig
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.serving.asking import ask
 from mlipcluster.serving.credentials import server_context
@@ -38,10 +39,20 @@ def offered():
         for name, what in given.items():
             spec = what if isinstance(what, CalculatorSpec) else None
             command = None if spec is not None else what
-            found[name] = types.SimpleNamespace(name=name, source="a test", spec=spec, command=command)
+            found[name] = Known(name, "a test", spec, command)
         return Offer(found)
 
     return offer
+
+
+@pytest.fixture
+def spawned():
+    """Configuration of a command that starts a worker: ``spawned("python", "-c", …)``."""
+
+    def configure(*command, **fields):
+        return SpawnConfig("spawned", list(command), **fields)
+
+    return configure
 
 
 class Here:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
@@ -159,13 +158,7 @@ def test_a_first_call_that_fails_leaves_no_answer_for_the_second(serve, trial, c
 # Starts
 
 
-def spawned(*command, **fields):
-    """Stands for a spawn configuration."""
-    told = {"name": "spawned", "env": {}, "cwd": None, "idle_timeout": None, **fields}
-    return types.SimpleNamespace(**told, filled=lambda **_: list(command))
-
-
-def test_a_command_that_ends_at_once_is_told_at_once_and_tried_at_the_next_request(serve, cu, tmp_path):
+def test_a_command_that_ends_at_once_is_told_at_once_and_tried_at_the_next_request(serve, spawned, cu, tmp_path):
     script = tmp_path / "start.py"
     script.write_text("import sys; print('no such model'); sys.exit(4)")
     here = serve(spawned=spawned(PYTHON, str(script)))
@@ -178,7 +171,7 @@ def test_a_command_that_ends_at_once_is_told_at_once_and_tried_at_the_next_reque
     assert asked(cu(), here.calculator("spawned")) == expected(cu())
 
 
-def test_a_command_that_prints_a_lot_before_it_joins(serve, cu):
+def test_a_command_that_prints_a_lot_before_it_joins(serve, spawned, cu):
     code = (
         "import os, sys\nsys.stderr.write('x' * 5_000_000)\n"
         "from mlipcluster.calculators.spec import CalculatorSpec\nfrom mlipcluster.serving.join import Joiner\n"
@@ -189,13 +182,13 @@ def test_a_command_that_prints_a_lot_before_it_joins(serve, cu):
     assert asked(cu(), here.calculator("spawned")) == expected(cu())
 
 
-def test_a_command_that_never_joins_is_ended(serve, cu):
+def test_a_command_that_never_joins_is_ended(serve, spawned, cu):
     here = serve(Options(start_timeout=1.0), spawned=spawned("sleep", "1000"))
     with pytest.raises(CalculatorStartError, match="had not joined after start_timeout=1 s"):
         here.calculator("spawned").get_property("energy", cu())
 
 
-def test_a_command_that_is_not_there(serve, cu):
+def test_a_command_that_is_not_there(serve, spawned, cu):
     here = serve(spawned=spawned("/no/such/program"))
     with pytest.raises(CalculatorStartError, match=r"/no/such/program.*cannot be run"):
         here.calculator("spawned").get_property("energy", cu())

@@ -183,9 +183,7 @@ def test_an_input_that_ends_its_workers_is_refused_and_they_stay(serve, trial, j
     assert process.poll() is None
 
 
-def test_an_input_kills_a_spawned_worker_and_another_is_started(serve, until, cu, trial):
-    from tests.serving.test_faults import spawned
-
+def test_an_input_kills_a_spawned_worker_and_another_is_started(serve, spawned, until, cu, trial):
     (folder,) = trial("Sleeps").paths
     code = (
         "import os\nfrom mlipcluster.calculators.spec import CalculatorSpec\n"
@@ -304,9 +302,7 @@ def test_one_connection_looks_after_one_worker(serve, liar):
     assert len(here.workers()) == 1
 
 
-def test_a_command_whose_worker_has_another_name(serve, cu, monkeypatch):
-    from tests.serving.test_faults import spawned
-
+def test_a_command_whose_worker_has_another_name(serve, spawned, cu):
     code = (
         "import os\nfrom mlipcluster.calculators.spec import CalculatorSpec\n"
         "from mlipcluster.serving.join import Joiner\n"

@@ -174,3 +174,20 @@ def test_of_many_what_was_answered_is_not_asked_again(acts, connect):
     one.close()
     assert found == [(3, 3), (1, 1), (0, 0), (2, 2), (4, 4)]
     assert seen == [0, 1, 2, 3, 4, 0, 2, 4]
+
+
+def test_a_first_contact_that_is_lost_is_made_again(acts, connect):
+    def greeted(connection):
+        connection.request({"kind": "open"})
+
+    one = connect(acts(hangs_up, answers))
+    one.hello = greeted
+    one.meet()
+
+
+def test_a_first_contact_that_is_lost_for_good_is_a_server_that_has_gone(acts, connect, monkeypatch):
+    monkeypatch.setattr(link, "PATIENCE", 0.2)
+    one = connect(acts(hangs_up))
+    one.hello = lambda connection: connection.request({"kind": "open"})
+    with pytest.raises(ServerGoneError):
+        one.meet()
