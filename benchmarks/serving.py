@@ -1,6 +1,6 @@
 """Served calculators: what a call costs, and how many come through; all arms take turns in one run.
 
-    python benchmarks/serving.py --aserpc ENV/bin/python [--tls] [--parts calls throughput]
+    python benchmarks/serving.py --aserpc ENV/bin/python --mlipx ENV/bin/python [--tls] [--parts calls throughput]
 
 Calls
 -----
@@ -12,7 +12,9 @@ Throughput
 Clients, each a process of its own, ask workers for EMT of 256 atoms as fast as they are answered, for the same seconds:
 calls a second of all together, and the longest call over the mean one.
 
-Peers whose interpreter is not given are left out, and so is mlipx where ``mlipx.serve`` is not in it.
+Peers whose interpreter is not given are left out. ``mlipx.serve`` is in mlipx's repository and not in 0.1.5 of PyPI.
+Its broker and worker are started by hand. The broker refuses a call while it knows of no free worker, where others let
+the call wait: its clients here ask again after a millisecond, and the time that passes counts.
 """
 
 from __future__ import annotations
@@ -110,17 +112,85 @@ def aserpc_remote(name: str, address: str) -> Calculator:
     return RemoteCalculator(name, broker=address)
 
 
+MLIPX_BROKER = """
+import logging, sys
+from mlipx.serve.broker import run_broker
+logging.disable(logging.WARNING)
+run_broker(*sys.argv[1:])
+"""
+MLIPX_WORKER = """
+import logging, pathlib, sys
+from mlipx.serve.worker import run_worker
+logging.disable(logging.WARNING)
+run_worker(sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), timeout=86400)
+"""
+MLIPX_MODELS = f"""
+import sys, types
+sys.path.insert(0, {str(HERE.parent)!r})
+from calculator_call import FACTORIES
+ALL_MODELS = {{name: types.SimpleNamespace(get_calculator=factory) for name, factory in FACTORIES.items()}}
+"""
+
+
+@contextlib.contextmanager
+def mlipx(name: str) -> Iterator[Calculator]:
+    with mlipx_broker(name) as front:
+        yield mlipx_remote(name, front)
+
+
+@contextlib.contextmanager
+def mlipx_broker(name: str, workers: int = 1) -> Iterator[str]:
+    """Address of a broker with that many workers."""
+    from mlipx.serve.client import get_broker_detailed_status
+
+    def start(program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        return process
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        front, back, models = f"ipc://{folder}/front", f"ipc://{folder}/back", Path(folder, "models.py")
+        models.write_text(MLIPX_MODELS, encoding="utf-8")
+        wait_for(start(MLIPX_BROKER, front, back), f"{folder}/back")
+        started = [start(MLIPX_WORKER, name, back, str(models)) for _ in range(workers)]
+        while get_broker_detailed_status(front)["models"].get(name, {}).get("worker_count", 0) < workers:
+            if any(process.poll() is not None for process in started):
+                raise SystemExit("mlipx's worker did not start")
+            time.sleep(0.1)
+        yield front
+
+
+def mlipx_remote(name: str, address: str) -> Calculator:
+    from mlipx.serve.client import RemoteCalculator
+
+    class PatientCalculator(RemoteCalculator):
+        def calculate(self, *arguments: Any, **options: Any) -> None:
+            while True:
+                try:
+                    return super().calculate(*arguments, **options)
+                except RuntimeError as error:
+                    if "No workers available" not in str(error):
+                        raise
+                    time.sleep(0.001)
+
+    return PatientCalculator(name, broker=address)
+
+
 ARMS: base.Arms = {
     "in process": base.in_process,
     "socket": base.ours,
     "served": served,
     "served over TLS": served_over_tls,
     "aserpc": base.aserpc,
+    "mlipx": mlipx,
 }
+PEERS = ("aserpc", "mlipx")
 #: What is shared by clients: how it is started, with so many workers, and how a client asks it.
 SYSTEMS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[str]], Callable[[str, str], Calculator]]] = {
     "served": (server, remote),
     "aserpc": (base.aserpc_broker, aserpc_remote),
+    "mlipx": (mlipx_broker, mlipx_remote),
 }
 
 
@@ -129,7 +199,7 @@ SYSTEMS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[str]], 
 
 def show_calls(name: str, medians: dict[int, dict[str, float]]) -> None:
     arms = list(next(iter(medians.values())))
-    peers = [arm for arm in arms if arm in ("aserpc", "mlipx")]
+    peers = [arm for arm in arms if arm in PEERS]
     ratios = [(ours, peer) for ours in arms if ours.startswith("served") for peer in peers]
     print(f"\n{name} calculator, one call with energy and forces: median µs\n")
     print("| atoms | " + " | ".join([*arms, *(f"{ours} / {peer}" for ours, peer in ratios)]) + " |")
@@ -219,16 +289,22 @@ def interpreters(options: argparse.Namespace) -> dict[str, str]:
     """Arms and who runs them."""
     ours = ["in process", "socket", "served", *(["served over TLS"] if options.tls else [])]
     pythons = {arm: sys.executable for arm in ours if arm not in options.without}
-    if options.aserpc:
-        pythons["aserpc"] = str(Path(options.aserpc).absolute())
-    else:
-        print("aserpc: left out; give --aserpc an interpreter that has it")
+    for peer in PEERS:
+        if python := getattr(options, peer):
+            pythons[peer] = str(Path(python).absolute())
+        else:
+            print(f"{peer}: left out; give --{peer} an interpreter that has it")
     return pythons
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--aserpc", metavar="PYTHON", help="interpreter of an environment with aserpc")
+    parser.add_argument(
+        "--mlipx",
+        metavar="PYTHON",
+        help="interpreter of an environment with mlipx's serve, which is in its repository and not in 0.1.5 of PyPI",
+    )
     parser.add_argument("--tls", action="store_true", help="ours over TLS on loopback as well")
     parser.add_argument("--without", nargs="+", default=(), choices=("socket", "served"), help="arms to leave out")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
