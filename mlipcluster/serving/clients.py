@@ -9,6 +9,8 @@ from mlipcluster.serving.stream import Stream
 
 #: Requests of one client that are taken before the first of them is answered.
 MOST_PENDING = 64
+#: Bytes of them, from which on no more are taken.
+MOST_HELD = 1 << 28
 _NUMBERS = itertools.count(1)
 
 
@@ -20,6 +22,10 @@ class Client:
     number : int
         Its own; never used again.
     stream : Stream
+    since : float
+        When it came, monotonic s.
+    held : int
+        Bytes of its requests that are not answered yet.
     pending : int
         How many of its requests are not answered yet.
     spare : bytearray
@@ -28,7 +34,9 @@ class Client:
         That of the worker that it has become.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, since: float = 0.0) -> None:
+        self.since = since
+        self.held = 0
         self.number = next(_NUMBERS)
         self.stream = stream
         self.pending = 0
@@ -46,4 +54,4 @@ class Client:
     @property
     def reads(self) -> bool:
         """Whether more is taken from it: not while it has enough to wait for, or takes no answers."""
-        return self.pending < MOST_PENDING and not self.stream.unsent
+        return self.pending < MOST_PENDING and self.held < MOST_HELD and not self.stream.unsent

@@ -62,6 +62,8 @@ class Worker:
         s
     request : Request or None
         What it works on.
+    began : float
+        When it began with that, monotonic s.
     calls, seconds : int, float
         How much it has done.
     call_timeout : float or None
@@ -75,6 +77,7 @@ class Worker:
     idle_timeout: float
     state: str = STARTING
     request: Request | None = None
+    began: float = 0.0
     calls: int = 0
     seconds: float = 0.0
     call_timeout: float | None = None
@@ -92,6 +95,11 @@ class Pool:
     no_start_before: float = 0.0
     calls: int = 0
     seconds: float = 0.0
+
+    @property
+    def here(self) -> int:
+        """How many workers there are, or will be."""
+        return len(self.workers) - self.count(ENDING)
 
     def count(self, state: str) -> int:
         """How many workers are in a state."""
@@ -184,18 +192,18 @@ class Dispatch:
         found.call_timeout = call_timeout
         self._rest(now, found)
         if self.stopping:
-            return [self._end(now, found)]
+            return [self._end(now, found)] if found.ours else []
         return self._advance(now)
 
     def answered(self, now: float, worker: int) -> list[Instruction]:
         """A worker has answered, be it with an error of its calculator."""
-        found = self.workers[worker]
-        request = found.request
-        if request is None:
+        found = self.workers.get(worker)
+        request = None if found is None else found.request
+        if found is None or request is None:
             return []
         if self._deaths:
             self._deaths.pop(_digest(request), None)
-        seconds = now - found.since
+        seconds = now - found.began
         for one in (found, self.pool(found.name)):
             one.calls += 1
             one.seconds += seconds
@@ -203,7 +211,7 @@ class Dispatch:
             self._rest(now, found)
         found.request = None
         if self.stopping and found.state == IDLE:
-            return [self._end(now, found)]
+            return [self._end(now, found)] if found.ours else []
         return self._advance(now, self.pools[found.name])
 
     def retired(self, now: float, worker: int) -> list[Instruction]:
@@ -215,7 +223,7 @@ class Dispatch:
         if self.workers[worker].request is not None:  # it was here, after all
             return self.died(now, worker, message)
         pool = self.pools[self._remove(worker).name]
-        if pool.workers:
+        if pool.here:
             pool.no_start_before = now + RETRY_SECONDS
             return self._advance(now)
         refused = [Refuse(request, error, message) for request in pool.waiting.clear()]
@@ -254,16 +262,21 @@ class Dispatch:
         return [*self._too_long(now), *self._idle_too_long(now), *self._advance(now)]
 
     def stop(self, now: float) -> list[Instruction]:
-        """Take no more work: what waits is refused, what runs is finished."""
+        """Take no more work: what waits is refused, what runs is finished; who joined by itself may stay."""
         self.stopping = True
         word = "the server ends: what it works on is finished, what waits is not begun"
         refused = [
             Refuse(request, "ServerGoneError", word) for pool in self.pools.values() for request in pool.waiting.clear()
         ]
-        idle = [worker for worker in self.workers.values() if worker.state == IDLE]
+        idle = [worker for worker in self.workers.values() if worker.state == IDLE and worker.ours]
         return [*refused, *(self._end(now, worker) for worker in idle)]
 
     # State
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there are workers to be waited for: those of its own, and whoever works on something."""
+        return any(worker.ours or worker.request is not None for worker in self.workers.values())
 
     def pool(self, name: str) -> Pool:
         """The pool of a calculator."""
@@ -309,7 +322,7 @@ class Dispatch:
                 continue
             while pool.waiting and pool.idle:
                 _, worker = pool.idle.popitem(last=False)
-                worker.state, worker.since, worker.request = BUSY, now, pool.waiting.get()
+                worker.state, worker.since, worker.began, worker.request = BUSY, now, now, pool.waiting.get()
                 found.append(Give(worker.number, worker.request))
             if not pool.waiting:
                 pool.pressed = None
@@ -320,7 +333,7 @@ class Dispatch:
 
     def _grow(self, now: float, pool: Pool) -> Iterator[Instruction]:
         """Start workers for what waits: the first at once, more when the waiting does not end."""
-        here = len(pool.workers) - pool.count(ENDING)
+        here = pool.here
         if self.stopping or self._is_left_to_others(pool.name) or (here and now < pool.no_start_before):
             return
         starting = pool.count(STARTING)
@@ -354,7 +367,7 @@ class Dispatch:
     def _too_long(self, now: float) -> Iterator[Instruction]:
         for worker in list(self.workers.values()):
             request, limit = worker.request, worker.call_timeout
-            if worker.state == BUSY and request is not None and limit is not None and now - worker.since > limit:
+            if request is not None and limit is not None and now - worker.began > limit:
                 worker.request = None
                 yield Refuse(
                     request,

@@ -23,8 +23,6 @@ class Request:
         What it sent, whole.
     arrived : float
         When, monotonic s.
-    deaths : int
-        How many workers ended over it.
     withdrawn : bool
         Nobody waits for the answer any more.
     """
@@ -34,7 +32,6 @@ class Request:
     name: str
     frame: bytearray = field(default_factory=bytearray)
     arrived: float = 0.0
-    deaths: int = 0
     withdrawn: bool = False
 
 

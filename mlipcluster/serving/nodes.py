@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mlipcluster")
 
+#: Dask workers in a row that may end over the start of a calculator.
+MAX_VANISHED = 3
+
 
 class Nodes:
     """Where a server's workers run, when that is not this machine.
@@ -54,6 +57,7 @@ class Nodes:
         self._security = security
         self._futures: dict[int, Future[Any]] = {}
         self._failed = False
+        self._vanished: dict[str, int] = {}
 
     def open(self, server: Server) -> None:
         """Start the deployment, and have the server listen where its workers reach it.
@@ -87,7 +91,7 @@ class Nodes:
             host_calculator, told, name, self._address, token, pure=False, key=f"serve-{name}-{worker}"
         )
         self._futures[worker] = future
-        future.add_done_callback(lambda done: self._server.post(lambda: self._ended(worker, token, done)))
+        future.add_done_callback(lambda done: self._server.post(lambda: self._ended(worker, name, token, done)))
         self._want()
 
     def tick(self) -> str:
@@ -112,7 +116,11 @@ class Nodes:
     def _want(self) -> None:
         self._crew.want(Demand(len(self._futures)))
 
-    def _ended(self, worker: int, token: str, future: Future[Any]) -> None:
+    def arrived(self, name: str) -> None:
+        """A worker of a calculator has joined."""
+        self._vanished.pop(name, None)
+
+    def _ended(self, worker: int, name: str, token: str, future: Future[Any]) -> None:
         """A Dask worker hosts a calculator no more."""
         self._futures.pop(worker, None)
         self._server.starters.tokens.pop(token, None)
@@ -122,8 +130,23 @@ class Nodes:
         if worker in self._server.seats or worker not in self._server.dispatch.workers:
             return  # its connection tells how it went
         if error is None or isinstance(error, KilledWorker):
-            self._server.vanished(worker)  # with its node, before it joined: what waits for it asks for another
+            self._vanish(worker, name)
         else:
             self._failed = True
             said = str(error) if isinstance(error, MLIPClusterError) else f"{type(error).__name__}: {error}"
             self._server.start_failed(worker, "CalculatorStartError", said)
+
+    def _vanish(self, worker: int, name: str) -> None:
+        """It is gone with its node before it joined: what waits for it asks for another, but not for ever."""
+        count = self._vanished[name] = self._vanished.get(name, 0) + 1
+        if count < MAX_VANISHED:
+            self._server.vanished(worker)
+            return
+        del self._vanished[name]
+        self._failed = True
+        self._server.start_failed(
+            worker,
+            "CalculatorStartError",
+            f"calculator {name!r}: {count} Dask workers in a row ended while they started it, as those do that need"
+            f" more memory than they have; see the logs in {self._place.logs}",
+        )

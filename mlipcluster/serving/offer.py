@@ -25,6 +25,8 @@ class Offer:
 
     Attributes
     ----------
+    info_keys : dict of str to list of str
+        Entries of ``atoms.info`` that calculators read whose workers have joined.
     joined : dict of str to int
         How many workers are there that joined by themselves.
     awaited : dict of str to float
@@ -40,6 +42,7 @@ class Offer:
         self._known = dict(known)
         self._complaints: list[str] = list(getattr(known, "complaints", ()))
         self.joined: dict[str, int] = {}
+        self.info_keys: dict[str, list[str]] = {}
         self.awaited: dict[str, float] = {}
         if names:
             self._known = {name: self.find(name) for name in names}
@@ -59,6 +62,13 @@ class Offer:
     def get(self, name: str) -> Known | None:
         """How to start a calculator; None of one that only joins."""
         return self._known.get(name)
+
+    def info_keys_of(self, name: str) -> list[str] | None:
+        """Entries of ``atoms.info`` that a calculator reads; None as long as only its worker could tell."""
+        known = self._known.get(name)
+        if known is not None and known.spec is not None:
+            return list(known.spec.info_keys)
+        return self.info_keys.get(name)
 
     def find(self, name: str) -> Known:
         """How to start a calculator.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError
 from mlipcluster.serving import status
 from mlipcluster.serving.fair_queue import Request
@@ -44,10 +43,7 @@ def named(message: wire.Message) -> str:
 def _open(server: Server, client: Client, message: wire.Message) -> None:
     name = named(message)
     server.offer.check(name)
-    known = server.offer.get(name)
-    spec = None if known is None else known.spec
-    keys = list(CalculatorSpec.info_keys if spec is None else spec.info_keys)  # of a worker that joined: the usual ones
-    told = {"kind": "opened", "info_keys": keys, "max_request": server.options.max_request}
+    told = {"kind": "opened", "info_keys": server.offer.info_keys_of(name), "max_request": server.options.max_request}
     server.answer(client, [wire.encode(told, request_id=message.id)])
 
 
@@ -68,7 +64,10 @@ def _status(server: Server, client: Client, message: wire.Message) -> None:
     seen = status.seen(server)
 
     def look() -> None:
-        answer = wire.encode({"kind": "status", **status.measured(seen)}, request_id=message.id)
+        try:
+            answer = wire.encode({"kind": "status", **status.measured(seen)}, request_id=message.id)
+        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+            answer = refusal("CalculatorError", f"the state cannot be told: {error!r}", message.id)
         server.post(lambda: server.answer(client, [answer]) if client.number in server.clients else None)
 
     server.aside(look)

@@ -61,6 +61,11 @@ class Seat(ABC):
         wire.set_id(request.frame, self.id)
         self.stream.send([request.frame])
 
+    @property
+    def is_heard_alone(self) -> bool:
+        """Whether nothing else comes over its connection, so that it can be closed with the worker's end."""
+        return True
+
     @abstractmethod
     def end(self, *, at_once: bool) -> None:
         """End the worker."""
@@ -79,9 +84,9 @@ class HereSeat(Seat):
         It runs.
     """
 
-    def __init__(self, number: int, name: str, host: WorkerHost, max_body: int) -> None:
+    def __init__(self, number: int, name: str, host: WorkerHost) -> None:
         connection = host.connect()
-        super().__init__(number, name, Stream(connection.socket, max_body), host.start().to_json())
+        super().__init__(number, name, Stream(connection.socket), host.start().to_json())
         self._host, self._connection = host, connection
         self.pid = host.pid
 
@@ -126,6 +131,11 @@ class JoinedSeat(Seat):
     def end(self, *, at_once: bool) -> None:
         """Ask whoever looks after it to end it."""
         self.control.send([wire.encode({"kind": "end", "at_once": at_once})])
+
+    @property
+    def is_heard_alone(self) -> bool:
+        """Not where whoever looks after it hands frames on."""
+        return self.stream is not self.control
 
     def said(self, words: str) -> None:
         """Whoever looks after it says how it ended; empty when that one is gone as well."""

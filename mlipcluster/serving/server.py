@@ -7,6 +7,7 @@ them) is done by others, which hand their findings back through a queue.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -47,6 +48,9 @@ NODES_SECONDS = 1.0
 FINISH_SECONDS = 600.0
 #: How long it waits after that for clients that do not take their answers.
 HAND_OVER_SECONDS = 5.0
+#: How long a connection over TLS may take until it is known whose it is, and how many such there may be.
+HANDSHAKE_SECONDS = 10.0
+MOST_STRANGERS = 100
 MAX_REQUEST = 1 << 28
 
 
@@ -108,6 +112,7 @@ class Server:
         self.waits_for = ""
         self._looked = 0.0
         self._streams: dict[int, Stream] = {}
+        self._paused: set[socket.socket] = set()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._epoll = select.epoll()
@@ -184,9 +189,19 @@ class Server:
                 if (now := time.monotonic()) >= ticks:
                     ticks = now + TICK_SECONDS
                     self._carry_out(self.dispatch.tick(now))
+                    self._look_at_clients(now)
                     self._look_at_nodes(now)
         finally:
             self._close()
+
+    def _look_at_clients(self, now: float) -> None:
+        """See that nobody keeps a place who does not say who it is."""
+        for client in list(self.clients.values()):
+            if not client.stream.is_ready and now - client.since > HANDSHAKE_SECONDS:
+                self._drop(client)
+        for listener in self._paused:
+            self._epoll.modify(listener, select.EPOLLIN)
+        self._paused.clear()
 
     def _look_at_nodes(self, now: float) -> None:
         if self.nodes is not None and now - self._looked >= NODES_SECONDS:
@@ -206,7 +221,7 @@ class Server:
     def _is_over(self) -> bool:
         if self._deadline is None:
             return False
-        if not self.dispatch.workers:
+        if not self.dispatch.has_work:
             self._deadline = min(self._deadline, time.monotonic() + HAND_OVER_SECONDS)
             if not any(client.stream.unsent for client in self.clients.values()):
                 return True
@@ -235,7 +250,7 @@ class Server:
 
     def aside(self, what: Callable[[], Any]) -> None:
         """Have another thread call *what*, which takes its time."""
-        self._helpers.submit(what)
+        self._helpers.submit(_told, what)
 
     def _woken(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -262,7 +277,8 @@ class Server:
                 os.rmdir(os.path.dirname(self.address))
         self.starters.close()
         for seat in list(self.seats.values()):
-            self.end_seat(seat, at_once=True)
+            if (worker := self.dispatch.workers.get(seat.number)) is None or worker.ours:
+                self.end_seat(seat, at_once=True)  # the others wait for the next server
         self._helpers.shutdown(wait=True)
         if self.nodes is not None:
             self.nodes.close()
@@ -304,7 +320,11 @@ class Server:
         for _ in range(64):
             try:
                 sock, _ = listener.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # it would be told again at once, for ever
+                    log.warning("no more clients can be taken for now: %s", error.strerror)
+                    self._epoll.modify(listener, 0)
+                    self._paused.add(listener)
                 return
             try:
                 self._meet(sock, context)
@@ -319,10 +339,13 @@ class Server:
                 sock.close()
                 return
         else:
+            if sum(not client.stream.is_ready for client in self.clients.values()) >= MOST_STRANGERS:
+                sock.close()
+                return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
             sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        client = Client(Stream(sock, self.options.max_request))
+        client = Client(Stream(sock, self.options.max_request), time.monotonic())
         self.clients[client.number] = client
         self.watch_stream(client.stream, partial(self._attend, client))
 
@@ -397,6 +420,7 @@ class Server:
     def ask(self, client: Client, request: Request) -> None:
         """Hand a client's request to the state machine."""
         client.pending += 1
+        client.held += len(request.frame)
         self._carry_out(self.dispatch.request(time.monotonic(), request))
 
     def seat(self, seat: Seat, call_timeout: float | None = None) -> None:
@@ -430,7 +454,9 @@ class Server:
             if events & ~select.EPOLLOUT:
                 for message in seat.stream.receive():
                     self.heard(seat, message)
-        except (EOFError, OSError, wire.FrameError) as error:
+        except Exception as error:
+            if not isinstance(error, (EOFError, OSError, wire.FrameError)):
+                log.exception("worker %d could not be attended to; this is a fault of mlipcluster", seat.number)
             self.lost(seat, error)
             return
         self.set_events(seat.stream)
@@ -441,7 +467,7 @@ class Server:
             self.starters.heard(seat, message.header)
             return
         request = seat.request
-        if request is None or message.id != seat.id:
+        if request is None or message.id != seat.id or self.seats.get(seat.number) is not seat:
             log.warning("worker %d of %r: a stale answer was dropped", seat.number, seat.name)
             return
         seat.request = None
@@ -457,10 +483,11 @@ class Server:
         client.spare = request.frame
         head = bytearray(message.frame[: wire.PREFIX.size])
         wire.set_id(head, request.id)
-        self._answered(client, [head, message.frame[wire.PREFIX.size :]])
+        self._answered(client, request, [head, message.frame[wire.PREFIX.size :]])
 
-    def _answered(self, client: Client, buffers: list[Any]) -> None:
+    def _answered(self, client: Client, request: Request, buffers: list[Any]) -> None:
         client.pending -= 1
+        client.held -= len(request.frame)
         self.answer(client, buffers)
         self._update(client)
 
@@ -477,7 +504,10 @@ class Server:
         self.aside(lambda: self._find_out(seat))
 
     def _find_out(self, seat: Seat) -> None:
-        how = seat.how()
+        try:
+            how = seat.how()
+        except Exception as error:  # noqa: BLE001 - whatever it is, its request must not be lost with it
+            how = f"nobody can tell what ({error!r})"
         self.post(lambda: self._died(seat, how))
 
     def _died(self, seat: Seat, how: str) -> None:
@@ -488,11 +518,12 @@ class Server:
 
     def end_seat(self, seat: Seat, *, at_once: bool) -> None:
         """End a worker, and tell the state machine when it is gone."""
-        seat.ends = True
+        seat.ends, seat.request = True, None
         if self.seats.pop(seat.number, None) is not None:
             self.starters.forget(seat)
-        if seat.blocks:
+        if seat.is_heard_alone:
             self.unwatch(seat.stream)
+        if seat.blocks:
             self.aside(lambda: self._end_aside(seat, at_once=at_once))
             return
         with contextlib.suppress(OSError):
@@ -544,7 +575,7 @@ class Server:
     def _refuse(self, one: Refuse) -> None:
         client = self.clients.get(one.request.client)
         if client is not None and not one.request.withdrawn:
-            self._answered(client, [refusal(one.error, one.message, one.request.id)])
+            self._answered(client, one.request, [refusal(one.error, one.message, one.request.id)])
 
     def _end(self, one: End) -> None:
         seat = self.seats.get(one.worker)
@@ -554,3 +585,11 @@ class Server:
             seat.ends = True  # as soon as it has answered
         else:
             self.end_seat(seat, at_once=one.at_once)
+
+
+def _told(what: Callable[[], Any]) -> None:
+    """Call *what*, and tell of what it raises."""
+    try:
+        what()
+    except Exception:
+        log.exception("something aside went wrong; this is a fault of mlipcluster")

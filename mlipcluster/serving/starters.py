@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.provenance import Provenance
-from mlipcluster.calculators.spec import CalculatorSpec
+from mlipcluster.calculators.spec import LONGEST_TIMEOUT, CalculatorSpec
 from mlipcluster.errors import CalculatorError, InputError, MLIPClusterError, ServerGoneError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.requests import LONGEST_NAME
@@ -65,12 +65,15 @@ class Starters:
         for host in self._hosts.values():
             host.kill()
         for spawned in self._spawned.values():
-            spawned.kill()
+            if not spawned.joined:
+                spawned.kill()
 
     def close(self) -> None:
         """The server ends."""
         self._is_closed = True
         self.cancel()
+        for spawned in self._spawned.values():
+            spawned.kill()
 
     # On this machine
 
@@ -85,7 +88,7 @@ class Starters:
             host.start()
             if self._is_closed:
                 raise CalculatorError("the server ends")
-            seat = HereSeat(worker, name, host, self._server.options.max_request)
+            seat = HereSeat(worker, name, host)
         except Exception as error:  # noqa: BLE001 - whoever waits for the worker has to hear of it
             host.kill()
             said = str(error) if isinstance(error, MLIPClusterError) else f"{type(error).__name__}: {error}"
@@ -133,19 +136,26 @@ class Starters:
         if client.number in self._joined:
             raise InputError("this connection looks after a worker already; make one for each")
         is_far = isinstance(client.stream.socket, ssl.SSLSocket)
-        number = self._expected(header, name) if is_far or header.get("worker") is not None else None
+        is_expected = is_far or header.get("worker") is not None
+        number = self._expected(header, name, is_far=is_far) if is_expected else None
         stream = client.stream if is_far else self._connect(header.get("address"))
+        timeout = _seconds(header.get("idle_timeout"))
         if number is None:
-            timeout = header.get("idle_timeout")
-            number = server.dispatch.joined(server.now(), name, timeout if isinstance(timeout, (int, float)) else None)
+            number = server.dispatch.joined(server.now(), name, timeout)
+        elif timeout is not None or (timeout := self._own_timeout(name)) is not None:
+            server.dispatch.workers[number].idle_timeout = timeout
         seat = JoinedSeat(number, name, stream, told, client.stream)
         pid = header.get("pid")
-        seat.pid = pid if isinstance(pid, int) and not is_far else None
+        seat.pid = pid if isinstance(pid, int) and pid > 0 and not is_far else None
         seat.where = str(header.get("where") or seat.where)[:LONGEST_NAME]
         server.offer.joined[name] = server.offer.joined.get(name, 0) + 1
         server.offer.awaited.pop(name, None)
+        if isinstance(keys := header.get("info_keys"), list):
+            server.offer.info_keys[name] = [str(key) for key in keys]
         if is_far:
             server.adopt(client, seat)
+            if server.nodes is not None:
+                server.nodes.arrived(name)
         else:
             self._joined[client.number] = seat
         try:
@@ -156,12 +166,16 @@ class Starters:
             raise
         if number in self._spawned:
             self._spawned[number].joined = True
-        limit = header.get("call_timeout")
-        server.seat(seat, float(limit) if isinstance(limit, (int, float)) else None)
+        server.seat(seat, _seconds(header.get("call_timeout")))
 
-    def _expected(self, header: Mapping[str, Any], name: str) -> int:
-        """Number of the worker that was to join."""
-        number = self._numbered(header)
+    def _own_timeout(self, name: str) -> float | None:
+        """What a spawn configuration says of its worker's idleness."""
+        known = self._server.offer.get(name)
+        return None if known is None or known.command is None else known.command.idle_timeout
+
+    def _expected(self, header: Mapping[str, Any], name: str, *, is_far: bool) -> int:
+        """Number of the worker that was to join: over TLS it has to know a secret, its number alone is none."""
+        number = self._numbered({**header, "worker": None} if is_far else header)
         expected = self._server.dispatch.workers.get(number)
         if expected is None:
             raise InputError(TOO_LATE)
@@ -183,7 +197,7 @@ class Starters:
         if not isinstance(address, str) or not os.path.isabs(address):
             raise InputError(f"'address' is {address!r:.80}; give the path of the worker's socket")
         try:
-            return Stream(addresses.connect(address, timeout=CONNECT_SECONDS), self._server.options.max_request)
+            return Stream(addresses.connect(address, timeout=CONNECT_SECONDS))
         except ServerGoneError as error:
             raise InputError(f"the worker's socket {address!r:.200} cannot be reached: {error.__cause__}") from error
 
@@ -228,6 +242,11 @@ class Starters:
         for client, joined in list(self._joined.items()):
             if joined is seat:
                 self._server.drop(client)
+
+
+def _seconds(told: Any) -> float | None:
+    is_number = isinstance(told, (int, float)) and not isinstance(told, bool)
+    return float(told) if is_number and 0 < told < LONGEST_TIMEOUT else None
 
 
 def _provenance(told: Any) -> dict[str, Any]:

@@ -162,6 +162,37 @@ def test_the_end_refuses_what_waits_and_waits_for_what_runs():
     assert dispatch.answered(2.0, worker) == [End(worker)]
 
 
+def test_a_call_is_given_up_after_its_time_also_of_a_worker_that_is_to_end():
+    dispatch = Dispatch(Limits(max_workers=1))
+    worker = started(dispatch)
+    dispatch.workers[worker].call_timeout = 10.0
+    dispatch.request(0.0, asked := request(1))
+    dispatch.retired(5.0, worker)
+    assert dispatch.tick(9.0) == []
+    refused, end = dispatch.tick(10.5)
+    assert (refused.request, refused.error, end) == (asked, "CallTimeoutError", End(worker, at_once=True))
+    dispatch.gone(11.0, worker)
+    assert dispatch.answered(12.0, worker) == []  # too late, and nobody's
+
+
+def test_a_start_that_fails_while_the_last_worker_ends_is_told():
+    dispatch = Dispatch(Limits(max_workers=2))
+    worker = started(dispatch)
+    dispatch.retired(0.0, worker)
+    (start,) = dispatch.request(0.0, asked := request(1))
+    assert dispatch.start_failed(0.0, start.worker, "CalculatorStartError", "why") == [
+        Refuse(asked, "CalculatorStartError", "why")
+    ]
+
+
+def test_who_joined_by_itself_is_not_ended_with_the_server():
+    dispatch = Dispatch(Limits())
+    dispatch.ready(0.0, by_hand := dispatch.joined(0.0, "a"))
+    assert dispatch.stop(1.0) == []
+    assert not dispatch.has_work
+    assert dispatch.workers[by_hand].state == IDLE
+
+
 class Anything(RuleBasedStateMachine):
     """Events in any order; each request gets exactly one end."""
 

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from mlipcluster.calculators.provenance import Provenance
-from mlipcluster.errors import CalculatorError, InputError, ServerGoneError, WorkerDiedError
+from mlipcluster.errors import CalculatorError, CallTimeoutError, InputError, ServerGoneError, WorkerDiedError
 from mlipcluster.serving import address
 from mlipcluster.serving.join import Joiner, spec_of
 from mlipcluster.serving.server import Options
@@ -222,6 +222,34 @@ def test_stale_answers_are_dropped(serve, liar, cu, until, caplog):
         thread.join()
         until(lambda: caplog.text.count("a stale answer was dropped") == 3)
     assert found == [3.0]
+
+
+def test_a_late_answer_of_a_worker_that_was_given_up_is_nobodys(serve, liar, cu, until):
+    here = serve()
+    _, sock, _ = liar(here, call_timeout=0.3)
+    thread, found = aside(energy, here, cu(), "lies")
+    asked = received(sock)
+    thread.join()
+    assert isinstance(found[0], CallTimeoutError)
+    with contextlib.suppress(OSError):  # the server may have closed it
+        sock.sendall(wire.encode({"kind": "results", "values": {"energy": 1.0}}, request_id=asked.id))
+    until(lambda: not here.workers())
+    assert energy(here, cu(), "emt")
+
+
+def test_what_a_worker_reads_of_info_is_told_with_its_join(serve, liar):
+    here = serve()
+    liar(here, info_keys=["field", "charge"])
+    with address.connect(here.address) as sock:
+        sock.sendall(wire.encode({"kind": "open", "calculator": "lies"}, request_id=1))
+        assert received(sock).header["info_keys"] == ["field", "charge"]
+
+
+def test_a_process_that_is_none_leaves_the_state_to_be_told(serve, liar):
+    here = serve()
+    liar(here, pid=-1)
+    liar(here, pid=1 << 30)
+    assert {worker["memory"] for worker in here.workers()} == {None}
 
 
 @pytest.mark.parametrize("garbage", [b"x" * 64, wire.encode({"kind": "results"}, request_id=1)[:40]])

@@ -18,12 +18,14 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from mlipcluster.calculators.provenance import Provenance
-from mlipcluster.errors import CallTimeoutError, InputError, ServerGoneError
+from mlipcluster.errors import CalculatorStartError, CallTimeoutError, InputError, ServerGoneError
+from mlipcluster.serving import server
 from mlipcluster.serving.address import parse
 from mlipcluster.serving.asking import ask
 from mlipcluster.serving.credentials import client_context
 from mlipcluster.serving.link import dial
 from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.serving.server import Options
 from mlipcluster.socket_worker import wire
 
 SERVER = """
@@ -145,6 +147,39 @@ def test_nobody_joins_from_elsewhere_who_was_not_to(far, credentials, cu, calcul
     finally:
         connection.close()
     assert asked(cu(), calculator) == expected(cu())
+
+
+def test_the_number_of_a_worker_that_is_to_join_is_no_secret(serve, spawned, credentials, cu):
+    here = serve(Options(start_timeout=5.0), tls=credentials, spawned=spawned("sleep", "100"))
+    told = Provenance("3.11", sys.executable, sys.prefix, implemented_properties=("energy",)).to_json()
+    found = []
+    thread = threading.Thread(target=lambda: found.append(pytest.raises(CalculatorStartError, ask_for, here, cu())))
+    thread.start()
+    connection = dial(parse(here.server.tls_addresses[0]), client_context(credentials))
+    try:
+        for number in range(1, 5):
+            asked = {"kind": "join", "calculator": "spawned", "provenance": told, "worker": number}
+            assert connection.request(asked, timeout=20).header["error"] == "InputError"
+    finally:
+        connection.close()
+    thread.join()
+    assert len(found) == 1
+
+
+def ask_for(here, atoms):
+    with here.calculator("spawned") as calculator:
+        calculator.get_property("energy", atoms)
+
+
+def test_who_says_nothing_is_let_go(far, cu, calculator, monkeypatch, until):
+    assert asked(cu(), calculator) == expected(cu())
+    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.5)
+    where = parse(far.far)
+    with contextlib.ExitStack() as stack:
+        for _ in range(server.MOST_STRANGERS + 20):
+            stack.enter_context(socket.create_connection((where.host, where.port), timeout=20))
+        assert asked(cu(1), calculator) == expected(cu(1))
+        until(lambda: far.status()["clients"] <= 3)
 
 
 def test_a_bad_frame_ends_its_own_connection(far, credentials, cu, calculator):
