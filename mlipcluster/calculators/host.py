@@ -66,6 +66,7 @@ class WorkerHost:
         self.lock = threading.RLock()
         self._parents: list[WorkerProcess] = []
         self._busy = False
+        self._is_cancelled = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -104,7 +105,7 @@ class WorkerHost:
         Raises
         ------
         CalculatorStartError
-            Interpreter, import or factory failed, or took longer than ``startup_timeout``.
+            Interpreter, import or factory failed, or took longer than ``startup_timeout``; or :meth:`cancel` was called.
         """
         with self.lock:
             provenance, process = self._provenance, self._process
@@ -133,6 +134,11 @@ class WorkerHost:
             self.kill()
         finally:
             self.lock.release()
+
+    def cancel(self) -> None:
+        """Give up, for good: end a start that is under way, and the worker; any thread may call this, at any moment."""
+        self._is_cancelled = True
+        self.kill()
 
     def restart(self) -> None:
         """Replace the worker by a new one, in the state that was last prepared."""
@@ -281,19 +287,29 @@ class WorkerHost:
                 self.restarts += 1
             else:
                 self._parents.append(self._process)
+        self._refuse_if_cancelled()
         self._process = process = WorkerProcess(self.spec)
         self.user = None
         try:
+            self._refuse_if_cancelled()  # meanwhile there was nothing yet that could have been ended
             self._provenance = self._configure(process)
             if self._prepared:
                 self._ask({"kind": "prepare", "seed": self._prepared[0]})
         except WorkerGoneError as gone:
             self.kill()
+            self._refuse_if_cancelled()
             raise self.died(gone) from gone
         except BaseException:
             self.kill()
+            self._refuse_if_cancelled()
             raise
         return self._provenance
+
+    def _refuse_if_cancelled(self) -> None:
+        if self._is_cancelled:
+            raise CalculatorStartError(
+                f"the start of calculator {self.spec.label!r} was given up; ask again for one that is to stay"
+            )
 
     def _configure(self, process: WorkerProcess) -> Provenance:
         spec = self.spec

@@ -188,10 +188,12 @@ class WireCalculator(Calculator):
 
     def _state(self) -> dict[str, Any]:
         """Results and their structure, for a pickle."""
-        return {"results": self.results, "atoms": self.atoms, "parameters": self.parameters}
+        keys = self._snapshot.info_keys
+        return {"results": self.results, "atoms": self.atoms, "parameters": self.parameters, "info_keys": keys}
 
     def _take_state(self, state: dict[str, Any]) -> None:
         self.parameters = state["parameters"]
+        self._snapshot.info_keys = state["info_keys"]  # a server may have told of others than there are at first
         if state["atoms"] is not None:
             self._snapshot.take(state["atoms"], self._snapshot.changes(state["atoms"]))
             self.results, self._valid = state["results"], True

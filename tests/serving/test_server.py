@@ -125,6 +125,24 @@ def test_requests_that_a_worker_cannot_mean_are_errors_and_the_worker_lives(serv
     assert calculator.get_property("energy", cu(1)) == expected(cu(1))
 
 
+def test_a_request_without_positions_harms_nobody_else(serve, cu):
+    here = serve(Options(max_workers=1))
+    calculator = here.calculator()
+    calculator.get_property("energy", cu())
+    (pid,) = here.pids()
+    atoms = cu(1)
+    arrays = {**atoms.arrays, "cell": atoms.cell.array, "pbc": atoms.pbc}
+    header = {"kind": "calculate", "calculator": "emt", "whole": True, "properties": ["energy"]}
+    with address.connect(here.address) as sock:
+        sock.sendall(wire.encode({**header, "removed": ["positions"]}, arrays, request_id=9))
+        decoder, found = wire.Decoder(), []
+        while not found:
+            found = decoder.feed(sock.recv(1 << 16))
+    assert "'removed' is ['positions']" in found[0].header["message"]
+    assert calculator.get_property("energy", cu(2)) == expected(cu(2))
+    assert here.pids() == [pid]
+
+
 def test_a_structure_over_the_limit(serve, cu):
     here = serve(Options(max_request=1000))
     with pytest.raises(InputError, match=r"256 atoms, 6480 bytes.*max_request=1000"):
