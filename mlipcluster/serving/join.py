@@ -116,6 +116,7 @@ class Joiner:
             "pid": self._host.pid,
             "idle_timeout": self._idle_timeout,
             "call_timeout": self._spec.call_timeout,
+            "info_keys": list(self._spec.info_keys),
             "provenance": self._host.start().to_json(),
         }
         if self._number.isdecimal():

@@ -134,7 +134,13 @@ class RemoteCalculator(WireCalculator):
         """Ask whether the calculator is served; take over which entries of info it reads."""
         asked = {"kind": "open", "calculator": self._label}
         message = checked(connection.request(asked, timeout=HELLO_SECONDS), self._label)
-        self._snapshot.info_keys = tuple(map(str, message.header["info_keys"]))
+        keys = message.header["info_keys"]
+        if keys is None:  # only a worker can tell, and that is started by being asked for something
+            wanted = {"kind": "provenance", "calculator": self._label}
+            checked(connection.request(wanted), self._label)
+            message = checked(connection.request(asked, timeout=HELLO_SECONDS), self._label)
+            keys = message.header["info_keys"]
+        self._snapshot.info_keys = tuple(map(str, CalculatorSpec.info_keys if keys is None else keys))
         self._max_request = int(message.header.get("max_request", wire.MAX_BODY))
         self._is_greeted = True
 

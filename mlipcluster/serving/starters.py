@@ -63,7 +63,7 @@ class Starters:
     def cancel(self) -> None:
         """Give up all starts."""
         for host in self._hosts.values():
-            host.kill()
+            host.cancel()
         for spawned in self._spawned.values():
             if not spawned.joined:
                 spawned.kill()
@@ -150,8 +150,8 @@ class Starters:
         seat.where = str(header.get("where") or seat.where)[:LONGEST_NAME]
         server.offer.joined[name] = server.offer.joined.get(name, 0) + 1
         server.offer.awaited.pop(name, None)
-        if isinstance(keys := header.get("info_keys"), list):
-            server.offer.info_keys[name] = [str(key) for key in keys]
+        keys = header.get("info_keys", CalculatorSpec.info_keys)
+        server.offer.info_keys[name] = [str(key) for key in (keys if isinstance(keys, (list, tuple)) else ())]
         if is_far:
             server.adopt(client, seat)
             if server.nodes is not None:

@@ -153,7 +153,7 @@ def test_the_number_of_a_worker_that_is_to_join_is_no_secret(serve, spawned, cre
     here = serve(Options(start_timeout=5.0), tls=credentials, spawned=spawned("sleep", "100"))
     told = Provenance("3.11", sys.executable, sys.prefix, implemented_properties=("energy",)).to_json()
     found = []
-    thread = threading.Thread(target=lambda: found.append(pytest.raises(CalculatorStartError, ask_for, here, cu())))
+    thread = threading.Thread(target=ask_for, args=(here, cu(), found))
     thread.start()
     connection = dial(parse(here.server.tls_addresses[0]), client_context(credentials))
     try:
@@ -166,9 +166,10 @@ def test_the_number_of_a_worker_that_is_to_join_is_no_secret(serve, spawned, cre
     assert len(found) == 1
 
 
-def ask_for(here, atoms):
-    with here.calculator("spawned") as calculator:
+def ask_for(here, atoms, found):
+    with here.calculator("spawned") as calculator, pytest.raises(CalculatorStartError) as caught:
         calculator.get_property("energy", atoms)
+    found.append(caught)
 
 
 def test_who_says_nothing_is_let_go(far, cu, calculator, monkeypatch, until):
