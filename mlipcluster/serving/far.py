@@ -74,6 +74,7 @@ def _join(server: Connection, host: WorkerHost, name: str, token: str) -> None:
         "token": token,
         "where": os.uname().nodename,
         "call_timeout": host.spec.call_timeout,
+        "info_keys": list(host.spec.info_keys),
         "provenance": host.start().to_json(),
     }
     checked(server.request(asked, timeout=HELLO_SECONDS), name)
