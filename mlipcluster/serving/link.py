@@ -68,7 +68,7 @@ def dial(address: Address, context: ssl.SSLContext | None = None, timeout: float
             sock.close()
         raise ServerGoneError(
             f"no server answers at {address} to these credentials ({error}); see that one runs there with"
-            " --address tls://…, and that both have credentials of the same authority"
+            " --listen tls://…, and that both have credentials of the same authority"
         ) from error
     return TlsConnection(wrapped)
 
