@@ -105,7 +105,7 @@ class WorkerHost:
         Raises
         ------
         CalculatorStartError
-            Interpreter, import or factory failed, or took longer than ``startup_timeout``; or it was cancelled.
+            Interpreter, import or factory failed, or took longer than ``startup_timeout``; or it was given up.
         """
         with self.lock:
             provenance, process = self._provenance, self._process

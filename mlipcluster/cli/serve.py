@@ -21,6 +21,7 @@ Root = Annotated[str | None, typer.Option("--root", help="Root of environments."
 Address = Annotated[
     str | None, typer.Option("--address", "--broker", metavar="PATH", help="Unix socket of the server, or tls://…")
 ]
+Socket = Annotated[str | None, typer.Option("--address", "--broker", metavar="PATH", help="Unix socket of the server.")]
 Tls = Annotated[str | None, typer.Option("--tls", metavar="DIR", help="Credentials that `tls new` made.")]
 Idle = Annotated[float | None, typer.Option("--idle-timeout", metavar="S", help="Seconds without work, then it ends.")]
 WATCH_SECONDS = 1.0
@@ -42,7 +43,7 @@ def serve(
     start_timeout: Annotated[
         float | None, typer.Option("--start-timeout", metavar="S", help="Seconds until a start is given up.")
     ] = None,
-    address: Address = None,
+    address: Socket = None,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="tls://HOST:PORT", help="For other machines, too; with --tls.")
     ] = None,
@@ -108,7 +109,7 @@ def worker(
     python: Annotated[str | None, typer.Option("--python", help="Interpreter, or environment, to run it in.")] = None,
     tables: Tables = None,
     root: Root = None,
-    address: Address = None,
+    address: Socket = None,
     idle_timeout: Idle = None,
     debug: Debug = False,  # noqa: ARG001 - read by the decorator
 ) -> None:

@@ -10,6 +10,7 @@ import secrets
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from mlipcluster.socket_worker.client import is_own_user
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path that the kernel takes; see ``unix(7)``."""
+#: Between two looks whether a queue has become shorter.
+QUEUE_SECONDS = 0.01
 _TLS = re.compile(r"tls://(?P<host>\[[0-9a-fA-F:.]+\]|[^:/\[\]]+):(?P<port>\d{1,5})/?")
 
 
@@ -146,8 +149,16 @@ def _bind(path: str, beside: str) -> socket.socket:
     return listener
 
 
-def connect(path: str, timeout: float | None = None) -> socket.socket:
+def connect(path: str, timeout: float | None = None, *, queue_seconds: float = 0.0) -> socket.socket:
     """A connection to the server at *path*; its socket keeps *timeout*, in seconds.
+
+    Parameters
+    ----------
+    path : str
+    timeout : float, optional
+        Without one, it waits for as long as others are before it in the server's queue.
+    queue_seconds : float
+        With one, for how long it waits there.
 
     Raises
     ------
@@ -157,16 +168,29 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
-        sock.connect(path)
+        _queue(sock, path, queue_seconds)
         if not is_own_user(sock):
             raise PermissionError(1, "it is another user's")
     except OSError as error:
         sock.close()
         raise ServerGoneError(
-            f"no server answers at {path!r} ({error.strerror}); start one: `mlipcluster serve`, or give the address"
-            " of one that runs"
+            f"no server answers at {path!r} ({error.strerror or error}); start one: `mlipcluster serve`, or give the"
+            " address of one that runs"
         ) from error
     return sock
+
+
+def _queue(sock: socket.socket, path: str, seconds: float) -> None:
+    """Connect; of a queue that is full, the kernel tells a socket with a timeout at once."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise TimeoutError("it takes no connections") from None
+            time.sleep(QUEUE_SECONDS)
 
 
 def temporary() -> str:

@@ -10,7 +10,7 @@ from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.calculators.wire_calculator import WireCalculator
-from mlipcluster.errors import InputError, ServerGoneError
+from mlipcluster.errors import CallTimeoutError, InputError, ServerGoneError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.settings.values import setting
 
@@ -45,6 +45,8 @@ def get_calculator(
         It is to be served, and the server does not have it; or nobody knows the name.
     ServerGoneError
         It is to be served, and no server answers.
+    CallTimeoutError
+        It is to be served, and the server does not answer in time.
     """
     wanted = setting("use_serve", use_serve).value
     if wanted is False:
@@ -53,7 +55,7 @@ def get_calculator(
     served = RemoteCalculator(name, address)
     try:
         served.meet()
-    except (ServerGoneError, InputError) as error:
+    except (ServerGoneError, CallTimeoutError, InputError) as error:
         if wanted:
             raise
         local = SocketCalculator(resolve(calculator, **overrides))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,15 +12,18 @@ from typing import Any
 from mlipcluster.calculators.connection import Connection, ConnectionLostError
 from mlipcluster.calculators.host import WorkerHost
 from mlipcluster.calculators.known import known
+from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
-from mlipcluster.errors import CalculatorError, InputError, ServerGoneError
+from mlipcluster.errors import CalculatorError, CalculatorStartError, InputError, ServerGoneError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.link import HELLO_SECONDS, checked
 from mlipcluster.serving.spawned import WORKER_VARIABLE
 from mlipcluster.socket_worker import wire
 
 LOOK_SECONDS = 0.2
+#: How long the next server is waited for, where nobody says otherwise, s.
+ALONE_SECONDS = 300.0
 EARLY_SECONDS = 30.0
 EARLY_DEATHS = 5
 """A calculator whose process dies so often in a row, each time that soon after its start, is given up."""
@@ -42,6 +44,11 @@ class Joiner:
         Of the server's Unix socket.
     idle_timeout : float, optional
         Seconds without work after which it ends; default: what the server says. So long is a server waited for, too.
+
+    Raises
+    ------
+    InputError
+        The address is one of another machine.
     """
 
     def __init__(
@@ -49,10 +56,12 @@ class Joiner:
     ) -> None:
         self._spec = spec
         self._name = name
-        self._path = addresses.parse(address).path
+        self._path = _path(address)
         self._idle_timeout = idle_timeout
         self._host = WorkerHost(spec)
-        self._leaving = threading.Event()
+        self._is_leaving = False  # no event of threads: a signal handler that sets one may wait for itself
+        self._is_joined = False
+        self._alone_since: float | None = None
         self._number = os.environ.get(WORKER_VARIABLE, "")
         self._is_spawned = self._number.isdecimal()
 
@@ -69,10 +78,10 @@ class Joiner:
         deaths = 0
         addresses.connect(self._path).close()  # before anything is loaded for nobody
         try:
-            while not self._leaving.is_set():
+            while not self._is_leaving:
                 started = time.monotonic()
-                self._host.start()
-                if self._serve():
+                told = self._start()
+                if told is None or self._serve(told):
                     return
                 if self._host.alive:  # the server has gone
                     self._wait_for_server()
@@ -92,14 +101,35 @@ class Joiner:
 
     def leave(self) -> None:
         """Take no more work, and end; safe in a signal handler."""
-        self._leaving.set()
+        self._is_leaving = True
+        if not self._is_joined:
+            self._host.cancel()  # nobody has asked for anything yet
 
-    def _serve(self) -> bool:
-        """Join and wait; True when that was the end, False when the process or the server is gone."""
+    def _start(self) -> Provenance | None:
+        """Start the calculator, unless it runs; None when it is to leave meanwhile."""
         try:
-            control = self._join()
+            return self._host.start()
+        except CalculatorStartError:
+            if self._is_leaving:
+                return None
+            raise
+
+    def _serve(self, told: Provenance) -> bool:
+        """Join and wait; True when that was the end, False when the process or the server is gone."""
+        self._is_joined = True
+        if self._is_leaving:  # a moment ago, so that its process was ended
+            return True
+        try:
+            control = self._join(told)
         except (ServerGoneError, ConnectionLostError, TimeoutError):
             return False
+        else:
+            self._alone_since = None
+            return self._stay(control)
+        finally:
+            self._is_joined = False
+
+    def _stay(self, control: Connection) -> bool:
         try:
             return self._look_after(control)
         except (ConnectionLostError, OSError):
@@ -107,7 +137,7 @@ class Joiner:
         finally:
             control.close()
 
-    def _join(self) -> Connection:
+    def _join(self, told: Provenance) -> Connection:
         control = Connection(addresses.connect(self._path))
         asked: dict[str, Any] = {
             "kind": "join",
@@ -117,7 +147,7 @@ class Joiner:
             "idle_timeout": self._idle_timeout,
             "call_timeout": self._spec.call_timeout,
             "info_keys": list(self._spec.info_keys),
-            "provenance": self._host.start().to_json(),
+            "provenance": told.to_json(),
         }
         if self._number.isdecimal():
             asked["worker"] = int(self._number)
@@ -135,7 +165,7 @@ class Joiner:
         decoder = wire.Decoder()
         has_said = False
         while True:
-            if self._leaving.is_set() and not has_said:
+            if self._is_leaving and not has_said:
                 _say(control, {"kind": "left", "polite": True})
                 has_said = True  # the server answers with `end`, once it has what runs
             if not self._host.alive:
@@ -152,13 +182,19 @@ class Joiner:
                     return True
 
     def _wait_for_server(self) -> None:
-        end = time.monotonic() + (self._idle_timeout or 300.0)
-        while not self._leaving.wait(LOOK_SECONDS):
+        """Wait until one answers: the next, or the last one, which may not be gone yet, and refuses."""
+        self._alone_since = time.monotonic() if self._alone_since is None else self._alone_since
+        end = self._alone_since + (self._idle_timeout or ALONE_SECONDS)
+        while not self._is_leaving:
+            time.sleep(LOOK_SECONDS)
+            if time.monotonic() > end:
+                raise ServerGoneError(
+                    f"the server at {self._path!r} has ended and did not come back; start one: `mlipcluster serve`,"
+                    " then this again"
+                )
             with contextlib.suppress(ServerGoneError):
                 addresses.connect(self._path).close()
                 return
-            if time.monotonic() > end:
-                raise ServerGoneError(f"the server at {self._path!r} has ended and did not come back")
 
 
 def spec_of(name: str, tables: Sequence[str], root: str | None, changes: Mapping[str, Any]) -> CalculatorSpec:
@@ -175,6 +211,16 @@ def spec_of(name: str, tables: Sequence[str], root: str | None, changes: Mapping
     if found.spec is None:
         raise InputError(f"{name!r} is started by a command ({found.source}), which `mlipcluster serve` runs; serve it")
     return resolve(found.spec, **changes)
+
+
+def _path(address: str | None) -> str:
+    told = addresses.parse(address)
+    if not told.path:
+        raise InputError(
+            f"{told}: a worker by hand joins a server of its own machine; give the path of that one's Unix socket with"
+            " --address. Workers of other machines come with `mlipcluster serve --cluster NAME`"
+        )
+    return told.path
 
 
 def _say(control: Connection, header: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import threading
@@ -43,6 +44,15 @@ class TlsConnection(Connection):
         self._wait_until(deadline)
         self.socket.sendall(b"".join(buffers))
 
+    def exchange(self, head: bytearray, body: Sequence[Any], timeout: float | None = None) -> wire.Message:
+        """As that of every connection; that TLS was refused or broken is its loss."""
+        try:
+            return super().exchange(head, body, timeout)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionLostError(str(error) or type(error).__name__) from error
+
 
 def dial(address: Address, context: ssl.SSLContext | None = None, timeout: float = HELLO_SECONDS) -> Connection:
     """A new connection to a server.
@@ -50,25 +60,28 @@ def dial(address: Address, context: ssl.SSLContext | None = None, timeout: float
     Raises
     ------
     ServerGoneError
-        None answers, or not to these credentials.
+        None answers within *timeout* seconds, or not to these credentials.
     InputError
         Credentials are needed.
     """
     if address.path:
-        return Connection(addresses.connect(address.path))
+        sock = addresses.connect(address.path, timeout, queue_seconds=timeout)
+        sock.settimeout(None)
+        return Connection(sock)
     if context is None:
         raise InputError(f"{address} needs credentials; give security=, a folder that `mlipcluster tls new` made")
-    sock: socket.socket | None = None
+    far: socket.socket | None = None
     try:
-        sock = socket.create_connection((address.host, address.port), timeout=timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wrapped = context.wrap_socket(sock, server_hostname=address.host if context.check_hostname else None)
+        far = socket.create_connection((address.host, address.port), timeout=timeout)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wrapped = context.wrap_socket(far, server_hostname=address.host if context.check_hostname else None)
+        wrapped.settimeout(None)
     except (OSError, ValueError) as error:
-        if sock is not None:
-            sock.close()
+        if far is not None:
+            far.close()
         raise ServerGoneError(
             f"no server answers at {address} to these credentials ({error}); see that one runs there with"
-            " --address tls://…, and that both have credentials of the same authority"
+            " --listen tls://…, and that both have credentials of the same authority"
         ) from error
     return TlsConnection(wrapped)
 
@@ -89,8 +102,10 @@ class Link:
 
     Attributes
     ----------
+    timeout : float or None
+        As given.
     hello : callable
-        Called with each new connection before anything else is asked.
+        Called with each new connection before anything else is asked, and with the seconds that it may take.
     """
 
     def __init__(
@@ -98,11 +113,11 @@ class Link:
     ) -> None:
         self.address = address
         self.lock = threading.RLock()
-        self.hello: Callable[[Connection], object] = lambda _: None
+        self.hello: Callable[[Connection, float], object] = lambda *_: None
         self._label = label
         self._context = context
         self._retries = retries
-        self._timeout = timeout
+        self.timeout = timeout
         self._connection: Connection | None = None
         self._pid = 0
         self._was_there = False
@@ -139,24 +154,16 @@ class Link:
 
     def _insist(self, what: Callable[[Connection, float | None], Answer]) -> Answer:
         """Do something with the connection, again when that is lost on the way."""
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        left = self._retries
+        deadline, left = self._deadline(), self._retries
         with self.lock:
             while True:
                 try:
-                    return what(self.connect(), deadline)
+                    return what(self.connect(deadline), deadline)
                 except (ConnectionLostError, ServerGoneError) as error:
-                    self.close()
-                    if not self._was_there or not left:
-                        raise self._gone(error) from error
-                    left -= 1
-                    self._wait_for_it(deadline)
-                except wire.FrameError as error:
-                    raise self._unfit(error) from error
-                except TimeoutError as error:
-                    if isinstance(error, MLIPClusterError):
-                        raise
-                    raise self._late() from error
+                    left = self._try_again(error, left, deadline)
+                except (wire.FrameError, TimeoutError) as error:
+                    self._tell(error, deadline)
+                    raise
 
     def ask_many(self, frames: Mapping[int, Callable[[], bytes]]) -> Iterator[tuple[int, wire.Message]]:
         """Send many requests, several at a time, and give their answers, as they come; errors are not raised.
@@ -175,41 +182,42 @@ class Link:
         """
         todo, left = dict(frames), self._retries
         while todo:
+            deadline = self._deadline()
             try:
-                keys = list(todo)
-                refused = ""
-                for place, message in exchange(self.connect(), list(todo.values()), self._timeout):
-                    if message.header.get("error") == ServerGoneError.__name__:
-                        refused = str(message.header.get("message"))
-                    else:
-                        del todo[keys[place]]
-                        yield keys[place], message
-                if todo:
-                    raise ServerGoneError(refused)
+                yield from self._answers(todo, deadline)
             except (ConnectionLostError, ServerGoneError) as error:
-                self.close()
-                if not self._was_there or not left:
-                    raise self._gone(error) from error
-                left -= 1
-                self._wait_for_it(None)
-            except wire.FrameError as error:
-                raise self._unfit(error) from error
-            except TimeoutError as error:
-                if isinstance(error, MLIPClusterError):
-                    raise
-                raise self._late() from error
+                left = self._try_again(error, left, self._deadline())  # others may have been answered meanwhile
+            except (wire.FrameError, TimeoutError) as error:
+                self._tell(error, deadline)
+                raise
 
-    def connect(self) -> Connection:
-        """The connection, made if need be; a forked child makes its own."""
+    def _answers(
+        self, todo: dict[int, Callable[[], bytes]], deadline: float | None
+    ) -> Iterator[tuple[int, wire.Message]]:
+        """Send what is *todo*, and strike out what was answered."""
+        keys, refused = list(todo), ""
+        for place, message in exchange(self.connect(deadline), list(todo.values()), self.timeout):
+            if message.header.get("error") == ServerGoneError.__name__:
+                refused = str(message.header.get("message"))
+            else:
+                del todo[keys[place]]
+                yield keys[place], message
+        if todo:
+            raise ServerGoneError(refused)
+
+    def connect(self, deadline: float | None = None) -> Connection:
+        """The connection, made if need be, before *deadline*; a forked child makes its own."""
         if self._connection is not None and not self._connection.closed and self._pid == os.getpid():
             return self._connection
         self.close()
-        connection = dial(self.address, self._context)
+        connection = dial(self.address, self._context, _greeting_seconds(deadline))
         self._was_there = True
         try:
-            self.hello(connection)
-        except BaseException:
+            self.hello(connection, _greeting_seconds(deadline))
+        except BaseException as error:
             connection.close()
+            if isinstance(error, TimeoutError):
+                self._tell(error, deadline)
             raise
         self._connection, self._pid = connection, os.getpid()
         return connection
@@ -220,27 +228,57 @@ class Link:
         if connection is not None:
             connection.close()
 
+    def _try_again(self, error: Exception, left: int, deadline: float | None) -> int:
+        """See that a server is there again, or raise; how often it may be lost from then on."""
+        if _is_past(deadline):
+            self.close()
+            raise self._late(deadline) from error
+        if not self._was_there or not left:
+            self.close()
+            raise self._gone(error) from error
+        self._outlast(deadline)
+        self.close()
+        self._wait_for_it(deadline)
+        return left - 1
+
+    def _outlast(self, deadline: float | None) -> None:
+        """Where a server refused because it is about to end, wait until it has ended: it hangs up then."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        patience = time.monotonic() + PATIENCE
+        end = patience if deadline is None else min(deadline, patience)
+        poll = select.poll()
+        poll.register(connection.socket, select.POLLIN)
+        poll.poll(1000 * max(end - time.monotonic(), 0.0))
+
     def _wait_for_it(self, deadline: float | None) -> None:
         """Wait until a server is there again, for as long as there is hope."""
         end, wait = time.monotonic() + PATIENCE, FIRST_WAIT
         while True:
             try:
-                self.connect()
+                self.connect(deadline)
                 return
-            except (
-                ServerGoneError,
-                ConnectionLostError,
-                InputError,
-            ) as error:  # what joins by hand may not be back yet
-                now = time.monotonic()
-                if now >= end:
+            except wire.FrameError as error:
+                raise self._unfit(error) from error
+            except (ServerGoneError, ConnectionLostError, InputError) as error:
+                if _is_past(deadline):
+                    raise self._late(deadline) from error
+                if time.monotonic() >= end:  # until then, what joins by hand may not be back yet
                     raise error if isinstance(error, InputError) else self._gone(error) from error
-                if deadline is not None and now >= deadline:
-                    raise self._late() from error
-            except TimeoutError as error:
-                raise self._late() from error
-            time.sleep(wait)
+            left = self._left(deadline)
+            time.sleep(wait if left is None else min(wait, left))
             wait = min(2 * wait, LONGEST_WAIT)
+
+    def _tell(self, error: BaseException, deadline: float | None) -> None:
+        """Raise what a connection raised in words that callers know, unless it is in such words already."""
+        if isinstance(error, wire.FrameError):
+            raise self._unfit(error) from error
+        if isinstance(error, TimeoutError) and not isinstance(error, MLIPClusterError):
+            raise self._late(deadline) from error
+
+    def _deadline(self) -> float | None:
+        return None if self.timeout is None else time.monotonic() + self.timeout
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -256,12 +294,21 @@ class Link:
             " same version of mlipcluster; how large a structure may be is serve.max_request in the server's settings"
         )
 
-    def _late(self) -> CallTimeoutError:
-        limit = f"timeout={self._timeout:g} s" if self._timeout is not None else f"{HELLO_SECONDS:g} s to a greeting"
+    def _late(self, deadline: float | None) -> CallTimeoutError:
+        limit = f"timeout={self.timeout:g} s" if _is_past(deadline) else f"{HELLO_SECONDS:g} s to a greeting"
         return CallTimeoutError(
             f"the server at {self.address} did not answer within {limit}; raise timeout, or see"
             " `mlipcluster status` for how many wait"
         )
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _greeting_seconds(deadline: float | None) -> float:
+    """How long a server may take to be reached, and then to be greeted."""
+    return HELLO_SECONDS if deadline is None else min(HELLO_SECONDS, max(deadline - time.monotonic(), 1e-3))
 
 
 def checked(message: wire.Message, label: str) -> wire.Message:

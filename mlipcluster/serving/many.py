@@ -65,7 +65,7 @@ def exchange(
                     raise wire.FrameError(f"answer to request {message.id}, which was never sent")
                 answered += 1
                 yield message.id - first, message
-    except (ConnectionError, ConnectionLostError) as error:
+    except (ConnectionError, ConnectionLostError, ssl.SSLError) as error:
         connection.close()
         raise ConnectionLostError(str(error) or type(error).__name__) from error
     except BaseException:  # also Ctrl-C, and whoever wants no more: answers are still to come

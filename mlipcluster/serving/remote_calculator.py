@@ -19,7 +19,7 @@ from mlipcluster.calculators.wire_calculator import WireCalculator, unpacked
 from mlipcluster.errors import InputError, MLIPClusterError, StructureError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import client_context
-from mlipcluster.serving.link import HELLO_SECONDS, Link, checked
+from mlipcluster.serving.link import Link, checked
 from mlipcluster.settings.values import setting
 from mlipcluster.socket_worker import wire
 
@@ -130,15 +130,15 @@ class RemoteCalculator(WireCalculator):
 
     # One calculation
 
-    def _greet(self, connection: Connection) -> None:
+    def _greet(self, connection: Connection, seconds: float) -> None:
         """Ask whether the calculator is served; take over which entries of info it reads."""
         asked = {"kind": "open", "calculator": self._label}
-        message = checked(connection.request(asked, timeout=HELLO_SECONDS), self._label)
+        message = checked(connection.request(asked, timeout=seconds), self._label)
         keys = message.header["info_keys"]
         if keys is None:  # only a worker can tell, and that is started by being asked for something
             wanted = {"kind": "provenance", "calculator": self._label}
-            checked(connection.request(wanted), self._label)
-            message = checked(connection.request(asked, timeout=HELLO_SECONDS), self._label)
+            checked(connection.request(wanted, timeout=self._link.timeout), self._label)
+            message = checked(connection.request(asked, timeout=seconds), self._label)
             keys = message.header["info_keys"]
         self._snapshot.info_keys = tuple(map(str, CalculatorSpec.info_keys if keys is None else keys))
         self._max_request = int(message.header.get("max_request", wire.MAX_BODY))
@@ -169,7 +169,9 @@ class RemoteCalculator(WireCalculator):
                 snapshot = Snapshot(self._snapshot.info_keys)
                 try:
                     snapshot.take(atoms, snapshot.changes(atoms))
-                    frames[number] = partial(self._whole_frame, snapshot, properties)
+                    arrays = whole(snapshot)
+                    head = self._head(snapshot, arrays, properties)
+                    frames[number] = partial(_frame_of, head, arrays)
                 except InputError as error:
                     found[number] = error
             for number, message in self._link.ask_many(frames):
@@ -178,10 +180,6 @@ class RemoteCalculator(WireCalculator):
                 except MLIPClusterError as error:
                     found[number] = error
         return found
-
-    def _whole_frame(self, snapshot: Snapshot, properties: tuple[str, ...]) -> bytes:
-        arrays = whole(snapshot)
-        return b"".join([bytes(self._head(snapshot, arrays, properties)), *wire.body(arrays)])
 
     def _head(self, snapshot: Snapshot, arrays: dict[str, np.ndarray], properties: tuple[str, ...]) -> bytearray:
         info, more = snapshot.split_info()
@@ -194,7 +192,10 @@ class RemoteCalculator(WireCalculator):
                 " out"
             )
         header = {"kind": "calculate", "calculator": self._label, "whole": True, "properties": properties}
-        return wire.head({**header, "info": info}, arrays)
+        try:
+            return wire.head({**header, "info": info}, arrays)
+        except wire.FrameError as error:
+            raise StructureError(f"a structure with {', '.join(info)} in its info: {error}; leave some out") from error
 
     def _frame(self, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
         """Head and body of a request, with the whole structure; the head is kept while its shapes stay."""
@@ -207,15 +208,19 @@ class RemoteCalculator(WireCalculator):
         return head, wire.body(arrays)
 
 
-def _weakly(method: Callable[[Connection], None]) -> Callable[[Connection], None]:
+def _weakly(method: Callable[[Connection, float], None]) -> Callable[[Connection, float], None]:
     """The same method, without a cycle: a connection is closed with the last reference to its calculator."""
     known = weakref.WeakMethod(method)
 
-    def call(connection: Connection) -> None:
+    def call(connection: Connection, seconds: float) -> None:
         if (found := known()) is not None:
-            found(connection)
+            found(connection, seconds)
 
     return call
+
+
+def _frame_of(head: bytearray, arrays: dict[str, np.ndarray]) -> bytes:
+    return b"".join([bytes(head), *wire.body(arrays)])
 
 
 def whole(snapshot: Snapshot) -> dict[str, np.ndarray]:

@@ -13,8 +13,6 @@ from mlipcluster.errors import InputError
 
 TYPE = "type"
 VARIABLES = "MLIPCLUSTER_"
-#: What begins as the variables of a setting do, and is one process's word to another.
-PRIVATE = frozenset({"MLIPCLUSTER_SERVE_WORKER"})
 #: Bytes.
 MAX_REQUEST = 1 << 28
 
@@ -94,7 +92,7 @@ def check_variables(variables: Mapping[str, str]) -> None:
     known = [variable(key) for key in PLAIN]
     before = variable("serve.")
     for name in sorted(variables):
-        if name.startswith(before) and name not in known and name not in PRIVATE:
+        if name.startswith(before) and name not in known:
             listed = ", ".join(one for one in known if one.startswith(before))
             raise InputError(
                 f"nobody reads the variable {name:.80}; known: {listed}."

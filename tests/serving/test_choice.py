@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import warnings
 
@@ -10,7 +11,7 @@ from ase.calculators.emt import EMT
 
 from mlipcluster import get_calculator
 from mlipcluster.calculators.socket_calculator import SocketCalculator
-from mlipcluster.errors import InputError, ServerGoneError
+from mlipcluster.errors import CallTimeoutError, InputError, ServerGoneError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.serving.server import Options
 
@@ -55,6 +56,18 @@ def test_otherwise_here_with_a_word_when_the_server_has_others(serve):
     with pytest.warns(UserWarning, match="no calculator 'lj' is served here; served: emt"):
         calculator = get_calculator("lj", address=here.address)
     assert isinstance(calculator, SocketCalculator)
+
+
+def test_otherwise_here_with_a_word_when_the_server_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlipcluster.serving.link.HELLO_SECONDS", 0.3)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "hangs"))
+        listener.listen(5)
+        with pytest.warns(UserWarning, match=r"'emt' is not served \(.*did not answer within 0\.3 s to a greeting"):
+            calculator = get_calculator("emt", address=str(tmp_path / "hangs"))
+        assert isinstance(calculator, SocketCalculator)
+        with pytest.raises(CallTimeoutError, match="to a greeting"):
+            get_calculator("emt", use_serve=True, address=str(tmp_path / "hangs"))
 
 
 @pytest.mark.parametrize("said", ["true", "1", "yes"])

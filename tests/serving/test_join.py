@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
 from mlipcluster.calculators.provenance import Provenance
+from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorError, CallTimeoutError, InputError, ServerGoneError, WorkerDiedError
 from mlipcluster.serving import address
 from mlipcluster.serving.join import Joiner, spec_of
@@ -67,6 +69,34 @@ def liar(tmp_path, until):
             return control, sock, answer
 
         yield join
+
+
+@pytest.fixture
+def pretended(tmp_path):
+    """A server of sorts that answers each ``join`` and hangs up: ``pretended(answer)``; its path, and what joined."""
+    with contextlib.ExitStack() as stack:
+
+        def start(answer):
+            path, joins = str(tmp_path / "pretended"), []
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(path)
+            listener.listen(10)
+
+            def play():
+                with contextlib.suppress(OSError):  # it was shut down
+                    while True:
+                        with listener.accept()[0] as sock:
+                            for message in wire.Decoder().feed(sock.recv(1 << 16)):
+                                joins.append(message.header)
+                                sock.sendall(wire.encode(answer, request_id=message.id))
+
+            thread = threading.Thread(target=play)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(listener.shutdown, socket.SHUT_RDWR)
+            return path, joins
+
+        yield start
 
 
 def received(sock):
@@ -164,6 +194,42 @@ def test_told_to_leave_when_the_server_has_gone_it_does_so(serve, trial, joined,
     process.terminate()
     assert process.wait(30) == 0
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def test_told_to_leave_while_it_loads_it_does_so_at_once(serve, joined, until, tmp_path):
+    begun = tmp_path / "begun"
+    (tmp_path / "slow_module.py").write_text(f"open({str(begun)!r}, 'w'); import time; time.sleep(600)")
+    process = joined(serve(), CalculatorSpec("slow_module:f", paths=(str(tmp_path),), startup_timeout=600.0))
+    until(begun.exists)
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def test_a_server_that_hangs_up_is_one_that_ended_and_the_next_is_joined(pretended, joined, trial, until):
+    path, joins = pretended({"kind": "joined", "worker": 1})
+    process = joined(types.SimpleNamespace(address=path), trial("Sleeps", info_keys=("field",)))
+    until(lambda: len(joins) > 2)
+    assert len({one["pid"] for one in joins}) == 1  # its calculator stays
+    assert joins[0]["info_keys"] == ["field"]
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def test_a_server_that_is_about_to_end_is_not_joined_and_the_next_waited_for_only_so_long(pretended, trial):
+    path, joins = pretended({"kind": "refused", "error": "ServerGoneError", "message": "about to end"})
+    joiner = Joiner(trial("Sleeps"), "slow", path, idle_timeout=1.0)
+    thread, found = aside(joiner.run)
+    thread.join(60)
+    joiner.leave()
+    thread.join()
+    assert isinstance(found[0], ServerGoneError)
+    assert "did not come back" in str(found[0])
+    assert len(joins) > 1
+
+
+def test_a_worker_by_hand_joins_no_server_of_another_machine(trial):
+    with pytest.raises(InputError, match=r"^tls://node7:7777: .*--address\. .*serve --cluster NAME`$"):
+        Joiner(trial("Sleeps"), "slow", "tls://node7:7777")
 
 
 def test_without_a_server_nothing_is_started(tmp_path, trial):

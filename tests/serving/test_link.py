@@ -47,7 +47,10 @@ def acts(tmp_path):
 def received(sock):
     decoder, found = wire.Decoder(), []
     while not found:
-        found = decoder.feed(sock.recv(1 << 16))
+        data = sock.recv(1 << 16)
+        if not data:
+            raise ConnectionAbortedError
+        found = decoder.feed(data)
     return found
 
 
@@ -140,7 +143,7 @@ def test_a_server_that_says_what_is_none_is_named(acts, connect, said):
 
 def test_a_greeting_that_is_not_answered_in_time_is_said(acts, connect):
     one = connect(acts(lambda sock: sock.recv(1 << 16) and sock.recv(1)))
-    one.hello = lambda connection: connection.request({"kind": "open"}, timeout=0.2)
+    one.hello = lambda connection, _: connection.request({"kind": "open"}, timeout=0.2)
     with pytest.raises(CallTimeoutError, match="to a greeting"):
         asked(one)
 
@@ -177,7 +180,7 @@ def test_of_many_what_was_answered_is_not_asked_again(acts, connect):
 
 
 def test_a_first_contact_that_is_lost_is_made_again(acts, connect):
-    def greeted(connection):
+    def greeted(connection, _):
         connection.request({"kind": "open"})
 
     one = connect(acts(hangs_up, answers))
@@ -188,6 +191,65 @@ def test_a_first_contact_that_is_lost_is_made_again(acts, connect):
 def test_a_first_contact_that_is_lost_for_good_is_a_server_that_has_gone(acts, connect, monkeypatch):
     monkeypatch.setattr(link, "PATIENCE", 0.2)
     one = connect(acts(hangs_up))
-    one.hello = lambda connection: connection.request({"kind": "open"})
+    one.hello = lambda connection, _: connection.request({"kind": "open"})
     with pytest.raises(ServerGoneError):
+        one.meet()
+
+
+def test_a_greeting_takes_no_longer_than_the_call_may(acts, connect):
+    one = connect(acts(lambda sock: sock.recv(1 << 16) and sock.recv(1)), timeout=0.3)
+    one.hello = lambda connection, seconds: connection.request({"kind": "open"}, timeout=seconds)
+    begun = time.monotonic()
+    with pytest.raises(CallTimeoutError, match=r"within timeout=0\.3 s"):
+        one.meet()
+    assert time.monotonic() - begun < link.HELLO_SECONDS / 2
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A socket whose queue is full: its path, the listener, and what has those in the queue hang up."""
+    path = str(tmp_path / "full")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(10):
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(path)
+        yield path, listener, stack.close
+
+
+def test_a_queue_is_waited_in_no_longer_than_the_call_may_take(full, connect):
+    path, _, _ = full
+    with pytest.raises(CallTimeoutError, match=r"within timeout=0\.3 s"):
+        asked(connect(path, timeout=0.3))
+
+
+def test_a_queue_that_moves_is_waited_in(full, connect):
+    path, listener, hang_up = full
+
+    def work_it_off():
+        time.sleep(0.2)
+        hang_up()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                with contextlib.suppress(ConnectionError), listener.accept()[0] as sock:
+                    answers(sock)
+
+    listener.settimeout(2)
+    thread = threading.Thread(target=work_it_off)
+    thread.start()
+    assert asked(connect(path)).header["asked"] == "calculate"
+    thread.join()
+
+
+def test_what_is_no_frame_after_a_loss_is_named_too(acts, connect):
+    def lies(sock):
+        received(sock)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 2)
+
+    one = connect(acts(hangs_up, lies))
+    one.hello = lambda connection, seconds: connection.request({"kind": "open"}, timeout=seconds)
+    with pytest.raises(InputError, match="do not understand each other"):
         one.meet()

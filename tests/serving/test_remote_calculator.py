@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import pytest
+
+from mlipcluster.errors import StructureError
+from mlipcluster.serving.server import Options
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda calculator: pickle.loads(pickle.dumps(calculator))])
@@ -20,3 +24,58 @@ def test_a_copy_knows_which_entries_of_info_count(serve, trial, cu, copied):
     atoms.info["field"] = 5.0
     with other:
         assert other.get_property("told", atoms)["info"] == {"field": 5.0}
+
+
+def test_of_many_one_that_is_too_large_costs_no_other(serve, cu):
+    here = serve(Options(max_request=1000))
+    with here.calculator() as calculator:
+        first, large, last = calculator.evaluate([cu(), cu() * (4, 4, 4), cu(1)], errors="return")
+        assert isinstance(large, StructureError)
+        assert "max_request=1000" in str(large)
+        assert [first["energy"], last["energy"]] == [calculator.get_property("energy", cu(seed)) for seed in (0, 1)]
+
+
+def test_what_says_more_in_its_info_than_travels_is_named(serve, trial, cu):
+    here = serve(tells=trial("Tells", info_keys=("field",)))
+    wordy = cu()
+    wordy.info["field"] = "x" * (1 << 24)
+    with here.calculator("tells") as calculator:
+        plain, refused = calculator.evaluate([cu(), wordy], ("told",), errors="return")
+        assert "told" in plain
+        assert isinstance(refused, StructureError)
+        with pytest.raises(StructureError, match="field in its info"):
+            calculator.get_property("told", wordy)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_server_that_is_about_to_end_is_outlasted(serve, trial, cu, until, many):
+    """It refuses whoever asks for as long as it finishes what it works on: that is one loss, not one for each try."""
+    slow = trial("Sleeps", args=(2.0,))
+    here = serve(slow=slow)
+    found = {}
+
+    def ask(key, seed, **options):
+        with here.calculator("slow", **options) as calculator:
+            try:
+                if many:
+                    (found[key],) = [one["energy"] for one in calculator.evaluate([cu(seed)], ("energy",))]
+                else:
+                    found[key] = calculator.get_property("energy", cu(seed))
+            except Exception as error:
+                found[key] = error
+
+    threads = [threading.Thread(target=ask, args=("running", 0))]
+    threads[0].start()
+    until(lambda: here.workers("busy"))
+    here.server.stop()
+    until(lambda: here.server.dispatch.stopping)
+    threads.append(threading.Thread(target=ask, args=("refused", 1), kwargs={"retries": 1}))
+    threads[1].start()
+    here.server._thread.join()
+    serve(slow=slow)
+    for thread in threads:
+        thread.join()
+    assert found == {
+        "running": pytest.approx(cu(0).positions.sum()),
+        "refused": pytest.approx(cu(1).positions.sum()),
+    }

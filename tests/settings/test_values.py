@@ -88,7 +88,7 @@ def test_a_variable_that_cannot_be_meant_is_named(write, monkeypatch, key, text,
 
 
 def test_a_misspelt_variable_is_told_with_the_one_that_was_meant(write, monkeypatch):
-    monkeypatch.setenv("MLIPCLUSTER_SERVE_WORKER", "3")
+    monkeypatch.setenv("MLIPCLUSTER_JOIN_AS", "3")  # one process's word to another
     monkeypatch.setenv("MLIPCLUSTER_SOMETHING_ELSE", "3")
     settings()
     monkeypatch.setenv("MLIPCLUSTER_SERVE_IDLE_TIME", "3")
