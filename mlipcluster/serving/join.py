@@ -81,7 +81,7 @@ class Joiner:
             while not self._is_leaving:
                 started = time.monotonic()
                 told = self._start()
-                if told is None or self._serve(told):
+                if told is None or self._serve(told) or self._is_leaving:
                     return
                 if self._host.alive:  # the server has gone
                     self._wait_for_server()

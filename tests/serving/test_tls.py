@@ -23,7 +23,7 @@ from mlipcluster.serving import server
 from mlipcluster.serving.address import parse
 from mlipcluster.serving.asking import ask
 from mlipcluster.serving.credentials import client_context
-from mlipcluster.serving.link import dial
+from mlipcluster.serving.link import Link, dial
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.serving.server import Options
 from mlipcluster.socket_worker import wire
@@ -113,6 +113,24 @@ def test_strangers_are_turned_away(far, others_credentials, cu, calculator):
     with pytest.raises(InputError, match="needs credentials"):
         asked(cu(), RemoteCalculator("emt", far.far))
     assert asked(cu(), calculator) == expected(cu())
+
+
+@pytest.mark.parametrize(
+    "ask_it",
+    [
+        lambda link: link.ask(lambda: (wire.head({"kind": "list"}, {}), [])),
+        lambda link: list(link.ask_many({0: lambda: wire.encode({"kind": "list"})})),
+    ],
+)
+def test_a_certificate_that_the_server_does_not_take_is_no_error_of_sockets(
+    far, credentials, others_credentials, ask_it
+):
+    """It says so only after the handshake, to whoever reads or writes next."""
+    context = ssl.create_default_context(cafile=f"{credentials}/ca.pem")
+    context.check_hostname = False
+    context.load_cert_chain(f"{others_credentials}/client.pem", f"{others_credentials}/client.key")
+    with pytest.raises(ServerGoneError, match="was lost"):
+        ask_it(Link("emt", parse(far.far), context, 0, 20.0))
 
 
 def test_who_has_no_certificate_is_told_nothing(far, cu, calculator):
