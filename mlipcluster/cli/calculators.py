@@ -16,8 +16,6 @@ Tables = Annotated[
     list[str] | None,
     typer.Option(
         "--calculators",
-        "--registry",
-        "--models",
         metavar="FILE.py:NAME",
         help="A table of calculators, also package.module:NAME; again for more. Default: serve.calculators.",
     ),
@@ -34,7 +32,7 @@ def list_(
     cluster: Cluster = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", "--broker", metavar="PATH", help="Of a server: list what that one serves."),
+        typer.Option("--address", metavar="PATH", help="Of a server: list what that one serves."),
     ] = None,
     tls: Annotated[str | None, typer.Option("--tls", metavar="DIR", help="Credentials for tls://.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel="Other")] = False,

@@ -15,13 +15,11 @@ from mlipcluster.cli.console import Debug, command, say, usage_error
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help="These alone. Default: all known.")]
 Tables = Annotated[
     list[str] | None,
-    typer.Option("--calculators", "--registry", "--models", metavar="FILE.py:NAME", help="A table of yours; again."),
+    typer.Option("--calculators", metavar="FILE.py:NAME", help="A table of yours; again."),
 ]
 Root = Annotated[str | None, typer.Option("--root", help="Root of environments.")]
-Address = Annotated[
-    str | None, typer.Option("--address", "--broker", metavar="PATH", help="Unix socket of the server, or tls://…")
-]
-Socket = Annotated[str | None, typer.Option("--address", "--broker", metavar="PATH", help="Unix socket of the server.")]
+Address = Annotated[str | None, typer.Option("--address", metavar="PATH", help="Unix socket of the server, or tls://…")]
+Socket = Annotated[str | None, typer.Option("--address", metavar="PATH", help="Unix socket of the server.")]
 Tls = Annotated[str | None, typer.Option("--tls", metavar="DIR", help="Credentials that `tls new` made.")]
 Idle = Annotated[float | None, typer.Option("--idle-timeout", metavar="S", help="Seconds without work, then it ends.")]
 WATCH_SECONDS = 1.0
@@ -48,7 +46,9 @@ def serve(
         str | None, typer.Option("--listen", metavar="tls://HOST:PORT", help="For other machines, too; with --tls.")
     ] = None,
     tls: Tls = None,
-    folder: Annotated[str, typer.Option("--folder", help="For logs and jobs, with --cluster.")] = "mlipcluster-serve",
+    folder: Annotated[
+        str | None, typer.Option("--folder", help="For logs and jobs, with --cluster. Default: mlipcluster-serve.")
+    ] = None,
     ipi: Annotated[
         str | None,
         typer.Option("--ipi", metavar="TARGET", help="Instead be client of an i-PI server, unix:NAME or HOST:PORT."),
@@ -66,7 +66,12 @@ def serve(
 
     _log()
     if ipi is not None:
-        _serve_ipi(names, ipi, structure, root, stress=not no_stress)
+        without = {"--max-workers": max_workers, "--idle-timeout": idle_timeout, "--address": address}
+        without |= {"--listen": listen, "--tls": tls, "--folder": folder}
+        if given := [option for option, value in without.items() if value is not None]:
+            raise usage_error(f"--ipi serves no other clients, so {', '.join(given)} means nothing with it")
+        where = {"root": root, "cluster": cluster, "tables": tables}
+        _serve_ipi(names, ipi, structure, where, timeout=start_timeout, stress=not no_stress)
         return
     asked = Asked(
         names=names or (),
@@ -84,14 +89,17 @@ def serve(
     run(asked, say)
 
 
-def _serve_ipi(names: list[str] | None, target: str, structure: str | None, root: str | None, *, stress: bool) -> None:
+def _serve_ipi(
+    names: list[str] | None, target: str, structure: str | None, where: dict[str, Any], **options: Any
+) -> None:
     from mlipcluster.serving.ipi import serve_ipi
 
     if not names or len(names) != 1:
         raise usage_error("--ipi takes one calculator: mlipcluster serve NAME --ipi unix:NAME --structure FILE")
     if structure is None:
         raise usage_error("--ipi needs --structure FILE, for i-PI does not say of which elements the atoms are")
-    serve_ipi(names[0], target, structure, root=root, stress=stress)
+    said = {key: value for key, value in {**where, **options}.items() if value is not None}
+    serve_ipi(names[0], target, structure, **said)
 
 
 @command
@@ -148,7 +156,7 @@ def status(
     debug: Debug = False,  # noqa: ARG001 - read by the decorator
 ) -> None:
     """Show what a server runs: workers idle and busy, requests that wait, calls, mean time, memory, devices."""
-    from mlipcluster.cli.serve_tables import show_status, watched
+    from mlipcluster.cli.serving_tables import show_status, watched
     from mlipcluster.serving.asking import ask
 
     if as_json:

@@ -9,7 +9,6 @@ import re
 import secrets
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -191,11 +190,6 @@ def _queue(sock: socket.socket, path: str, seconds: float) -> None:
             if time.monotonic() >= end:
                 raise TimeoutError("it takes no connections") from None
             time.sleep(QUEUE_SECONDS)
-
-
-def temporary() -> str:
-    """The path of a socket that nobody has, in a new folder of one's own."""
-    return os.path.join(tempfile.mkdtemp(prefix="mlip-"), "serve.sock")
 
 
 def _answers(path: str) -> bool:

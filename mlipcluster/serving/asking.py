@@ -10,7 +10,8 @@ from mlipcluster.calculators.connection import ConnectionLostError
 from mlipcluster.errors import ServerGoneError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import client_context
-from mlipcluster.serving.link import HELLO_SECONDS, checked, dial
+from mlipcluster.serving.dial import HELLO_SECONDS, dial
+from mlipcluster.serving.link import checked
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 
 

@@ -6,14 +6,13 @@ instructions, which the server carries out (`mlipcluster.serving.server`).
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from mlipcluster.serving.fair_queue import FairQueue, Request
+from mlipcluster.serving.deaths import Deaths
+from mlipcluster.serving.fair_queue import Request
+from mlipcluster.serving.pools import BUSY, ENDING, IDLE, STARTING, Pool, Worker
 
 #: Seconds that requests have to have been waiting without a break before one more worker is started.
 PRESSED_SECONDS = 0.2
@@ -21,12 +20,6 @@ PRESSED_SECONDS = 0.2
 STARVED_SECONDS = 5.0
 #: Seconds that a start which failed is not tried again, while other workers of the calculator are there.
 RETRY_SECONDS = 10.0
-#: Workers that may end over the same input before that is refused.
-MAX_DEATHS = 3
-REMEMBERED = 1000
-ENDED_EARLY = "Run this calculation alone to see why, or leave the structure out"
-
-STARTING, IDLE, BUSY, ENDING = "starting", "idle", "busy", "ending"
 
 
 @dataclass(frozen=True)
@@ -43,67 +36,6 @@ class Limits:
 
     max_workers: int = 2
     idle_timeout: float = 300.0
-
-
-@dataclass(eq=False)
-class Worker:
-    """A worker, as far as it matters for who gets what.
-
-    Attributes
-    ----------
-    number : int
-    name : str
-        Its calculator.
-    ours : bool
-        The server started it, or has it started; otherwise it joined by itself.
-    since : float
-        When its state began, monotonic s.
-    idle_timeout : float
-        s
-    request : Request or None
-        What it works on.
-    began : float
-        When it began with that, monotonic s.
-    calls, seconds : int, float
-        How much it has done.
-    call_timeout : float or None
-        Seconds after which a call is given up.
-    """
-
-    number: int
-    name: str
-    ours: bool
-    since: float
-    idle_timeout: float
-    state: str = STARTING
-    request: Request | None = None
-    began: float = 0.0
-    calls: int = 0
-    seconds: float = 0.0
-    call_timeout: float | None = None
-
-
-@dataclass(eq=False)
-class Pool:
-    """The workers of one calculator, and what waits for them."""
-
-    name: str
-    workers: dict[int, Worker] = field(default_factory=dict)
-    idle: OrderedDict[int, Worker] = field(default_factory=OrderedDict)  # the least recently used first
-    waiting: FairQueue = field(default_factory=FairQueue)
-    pressed: float | None = None  # since when requests have been waiting without a break
-    no_start_before: float = 0.0
-    calls: int = 0
-    seconds: float = 0.0
-
-    @property
-    def here(self) -> int:
-        """How many workers there are, or will be."""
-        return len(self.workers) - self.count(ENDING)
-
-    def count(self, state: str) -> int:
-        """How many workers are in a state."""
-        return sum(worker.state == state for worker in self.workers.values())
 
 
 @dataclass(frozen=True)
@@ -159,7 +91,7 @@ class Dispatch:
         self.stopping = False
         self._is_left_to_others = is_left_to_others
         self._numbers = itertools.count(1)
-        self._deaths: OrderedDict[bytes, tuple[int, str]] = OrderedDict()
+        self._deaths = Deaths()
 
     # Events
 
@@ -167,8 +99,8 @@ class Dispatch:
         """A client asks."""
         if self.stopping:
             return [Refuse(request, "ServerGoneError", "the server is about to end and takes no more work")]
-        if self._deaths and (killed := self._deaths.get(_digest(request))) is not None and killed[0] >= MAX_DEATHS:
-            return [Refuse(request, "WorkerDiedError", _too_many(request, *killed))]
+        if said := self._deaths.verdict(request):
+            return [Refuse(request, "WorkerDiedError", said)]
         pool = self.pool(request.name)
         pool.waiting.put(request)
         return self._advance(now, pool)
@@ -201,8 +133,7 @@ class Dispatch:
         request = None if found is None else found.request
         if found is None or request is None:
             return []
-        if self._deaths:
-            self._deaths.pop(_digest(request), None)
+        self._deaths.survived(request)
         seconds = now - found.began
         for one in (found, self.pool(found.name)):
             one.calls += 1
@@ -234,14 +165,11 @@ class Dispatch:
         found = self._remove(worker)
         request, refused = found.request, []
         if request is not None:
-            count, _ = self._deaths.pop(digest := _digest(request), (0, ""))
-            self._deaths[digest] = count + 1, how
-            if len(self._deaths) > REMEMBERED:
-                self._deaths.popitem(last=False)
+            self._deaths.add(request, how)
             if request.withdrawn:
                 pass  # counted all the same
-            elif count + 1 >= MAX_DEATHS:
-                refused.append(Refuse(request, "WorkerDiedError", _too_many(request, count + 1, how)))
+            elif said := self._deaths.verdict(request):
+                refused.append(Refuse(request, "WorkerDiedError", said))
             elif self.stopping:
                 refused.append(Refuse(request, "ServerGoneError", f"its worker ended with {how}, and the server ends"))
             else:
@@ -376,34 +304,3 @@ class Dispatch:
                     " raise call_timeout if that is to be expected",
                 )
                 yield self._end(now, worker, at_once=True)
-
-
-def _digest(request: Request) -> bytes:
-    """Of the calculator and the input, whoever asks: all of the frame but its id."""
-    frame = memoryview(request.frame)
-    return hashlib.blake2b(b"".join([request.name.encode("utf-8", "surrogatepass"), frame[:24], frame[32:]])).digest()
-
-
-def _too_many(request: Request, count: int, how: str) -> str:
-    return (
-        f"{count} processes of calculator {request.name!r} have ended over this input, which is refused from now on;"
-        f" the last one ended with {how}. {ENDED_EARLY}"
-    )
-
-
-def summary(dispatch: Dispatch) -> list[dict[str, Any]]:
-    """What runs, by calculator: for people, and as JSON."""
-    return [
-        {
-            "name": pool.name,
-            "idle": pool.count(IDLE),
-            "busy": pool.count(BUSY),
-            "starting": pool.count(STARTING),
-            "ending": pool.count(ENDING),
-            "waiting": len(pool.waiting),
-            "calls": pool.calls,
-            "mean_seconds": pool.seconds / pool.calls if pool.calls else None,
-        }
-        for pool in dispatch.pools.values()
-        if pool.workers or pool.calls or pool.waiting
-    ]

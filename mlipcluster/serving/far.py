@@ -20,7 +20,8 @@ from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.deploy.ending import remaining
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import worker_context
-from mlipcluster.serving.link import HELLO_SECONDS, checked, dial
+from mlipcluster.serving.dial import HELLO_SECONDS, dial
+from mlipcluster.serving.link import checked
 from mlipcluster.serving.status import memory_of
 from mlipcluster.socket_worker import wire
 

@@ -17,7 +17,8 @@ from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CalculatorError, CalculatorStartError, InputError, ServerGoneError
 from mlipcluster.serving import address as addresses
-from mlipcluster.serving.link import HELLO_SECONDS, checked
+from mlipcluster.serving.dial import HELLO_SECONDS
+from mlipcluster.serving.link import checked
 from mlipcluster.serving.spawned import WORKER_VARIABLE
 from mlipcluster.socket_worker import wire
 

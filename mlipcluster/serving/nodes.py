@@ -76,7 +76,7 @@ class Nodes:
         try:
             scheduler = self._crew.client.scheduler
             host = urlsplit(str(scheduler.address)).hostname if scheduler is not None else None
-            self._address = server.listen_tls(str(host or "127.0.0.1"), 0, context)
+            self._address = server.listeners.listen_tls(str(host or "127.0.0.1"), 0, context)
         except BaseException:
             self._crew.close()
             raise
@@ -91,7 +91,7 @@ class Nodes:
             host_calculator, told, name, self._address, token, pure=False, key=f"serve-{name}-{worker}"
         )
         self._futures[worker] = future
-        future.add_done_callback(lambda done: self._server.post(lambda: self._ended(worker, name, token, done)))
+        future.add_done_callback(lambda done: self._server.loop.post(lambda: self._ended(worker, name, token, done)))
         self._want()
 
     def tick(self) -> str:

@@ -6,6 +6,7 @@ worker), ``list``, ``status``; and of whoever looks after a worker: ``join`` and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def _open(server: Server, client: Client, message: wire.Message) -> None:
     name = named(message)
     server.offer.check(name)
     told = {"kind": "opened", "info_keys": server.offer.info_keys_of(name), "max_request": server.options.max_request}
-    server.answer(client, [wire.encode(told, request_id=message.id)])
+    server.clients.answer(client, [wire.encode(told, request_id=message.id)])
 
 
 def _hand_on(server: Server, client: Client, message: wire.Message) -> None:
@@ -52,11 +53,11 @@ def _hand_on(server: Server, client: Client, message: wire.Message) -> None:
     server.offer.check(name)
     if message.header["kind"] == "calculate" and not message.header.get("whole"):
         raise InputError("a served calculator is told the whole structure each time; say whole: true")
-    server.ask(client, Request(client.number, message.id, name, client.copied(message.frame), server.now()))
+    server.ask(client, Request(client.number, message.id, name, client.copied(message.frame), time.monotonic()))
 
 
 def _list(server: Server, client: Client, message: wire.Message) -> None:
-    server.answer(client, [wire.encode({"kind": "list", **status.listed(server)}, request_id=message.id)])
+    server.clients.answer(client, [wire.encode({"kind": "list", **status.listed(server)}, request_id=message.id)])
 
 
 def _status(server: Server, client: Client, message: wire.Message) -> None:
@@ -68,9 +69,9 @@ def _status(server: Server, client: Client, message: wire.Message) -> None:
             answer = wire.encode({"kind": "status", **status.measured(seen)}, request_id=message.id)
         except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
             answer = refusal("CalculatorError", f"the state cannot be told: {error!r}", message.id)
-        server.post(lambda: server.answer(client, [answer]) if client.number in server.clients else None)
+        server.loop.post(lambda: server.clients.answer(client, [answer]))
 
-    server.aside(look)
+    server.loop.aside(look)
 
 
 def _join(server: Server, client: Client, message: wire.Message) -> None:

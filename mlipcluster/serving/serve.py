@@ -47,7 +47,7 @@ class Asked:
         ``tls://HOST:PORT``, for other machines.
     tls : str, optional
         Folder of credentials.
-    folder : str
+    folder : str, optional
         For logs and jobs where *cluster* has jobs.
     max_workers, idle_timeout, start_timeout : int, float, float, optional
         See `Options`.
@@ -60,7 +60,7 @@ class Asked:
     address: str | None = None
     listen: str | None = None
     tls: str | None = None
-    folder: str = FOLDER
+    folder: str | None = None
     max_workers: int | None = None
     idle_timeout: float | None = None
     start_timeout: float | None = None
@@ -84,7 +84,7 @@ def serve(asked: Asked, say: Callable[[str], None]) -> None:
         server = prepare(asked)
         stack.enter_context(_signals(server, say))
         say(f"serving {', '.join(server.offer.names())} at {server.address}")
-        for one in server.tls_addresses:
+        for one in server.listeners.tls_addresses:
             say(f"and at {one}, for other machines")
         say(f"use: RemoteCalculator({next(iter(server.offer.names()), 'NAME')!r}{_address(server)}); end: Ctrl-C")
         server.run()
@@ -114,7 +114,7 @@ def _nodes(cluster: str, asked: Asked) -> Nodes | None:
     deployment = configured(cluster)
     if deployment is None or isinstance(deployment, Local):
         return None
-    return Nodes(deployment, asked.folder, None if asked.tls is None else Path(asked.tls).expanduser())
+    return Nodes(deployment, asked.folder or FOLDER, None if asked.tls is None else Path(asked.tls).expanduser())
 
 
 def _where(root: str | None, cluster: str | None) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _listen(server: Server, text: str, tls: str | None) -> None:
         raise InputError(
             f"--listen {text} needs credentials: `mlipcluster tls new DIR`, then --tls DIR, here and there"
         )
-    server.listen_tls(told.host, told.port, context)
+    server.listeners.listen_tls(told.host, told.port, context)
 
 
 def _address(server: Server) -> str:

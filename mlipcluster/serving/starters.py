@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import ssl
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ class Starters:
     def _host(self, worker: int, name: str, spec: CalculatorSpec) -> None:
         limit = self._server.options.start_timeout
         host = self._hosts[worker] = WorkerHost(spec.replace(startup_timeout=limit))
-        self._server.aside(lambda: self._start_host(worker, name, host))
+        self._server.loop.aside(lambda: self._start_host(worker, name, host))
 
     def _start_host(self, worker: int, name: str, host: WorkerHost) -> None:
         """Takes its time, so aside."""
@@ -92,9 +93,9 @@ class Starters:
         except Exception as error:  # noqa: BLE001 - whoever waits for the worker has to hear of it
             host.kill()
             said = str(error) if isinstance(error, MLIPClusterError) else f"{type(error).__name__}: {error}"
-            self._server.post(lambda: self._host_failed(worker, said))
+            self._server.loop.post(lambda: self._host_failed(worker, said))
             return
-        self._server.post(lambda: self._host_ready(seat, host))
+        self._server.loop.post(lambda: self._host_ready(seat, host))
 
     def _host_failed(self, worker: int, said: str) -> None:
         self._hosts.pop(worker, None)
@@ -114,7 +115,7 @@ class Starters:
             server.start_failed(worker, "CalculatorStartError", str(error))
             return
         self._spawned[worker] = spawned
-        spawned.watch(lambda said: server.post(lambda: self._spawn_ended(worker, said)))
+        spawned.watch(lambda said: server.loop.post(lambda: self._spawn_ended(worker, said)))
 
     def _spawn_ended(self, worker: int, said: str) -> None:
         spawned = self._spawned.pop(worker, None)
@@ -141,7 +142,7 @@ class Starters:
         stream = client.stream if is_far else self._connect(header.get("address"))
         timeout = _seconds(header.get("idle_timeout"))
         if number is None:
-            number = server.dispatch.joined(server.now(), name, timeout)
+            number = server.dispatch.joined(time.monotonic(), name, timeout)
         elif timeout is not None or (timeout := self._own_timeout(name)) is not None:
             server.dispatch.workers[number].idle_timeout = timeout
         seat = JoinedSeat(number, name, stream, told, client.stream)
@@ -235,13 +236,13 @@ class Starters:
     def expect(self, seat: Seat) -> None:
         """A worker is lost; if whoever looks after it is still there, it will be back."""
         if isinstance(seat, JoinedSeat) and seat in self._joined.values() and seat.number not in self._spawned:
-            self._server.offer.awaited[seat.name] = self._server.now() + self._server.options.start_timeout
+            self._server.offer.awaited[seat.name] = time.monotonic() + self._server.options.start_timeout
 
     def let_go(self, seat: Seat) -> None:
         """A worker is lost for good: whoever looks after it has it join anew."""
-        for client, joined in list(self._joined.items()):
-            if joined is seat:
-                self._server.drop(client)
+        for number, joined in list(self._joined.items()):
+            if joined is seat and (client := self._server.clients.get(number)) is not None:
+                self._server.clients.drop(client)
 
 
 def _seconds(told: Any) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from mlipcluster.serving.dispatch import summary
+from mlipcluster.serving.pools import summary
 
 if TYPE_CHECKING:
     from mlipcluster.serving.server import Server
@@ -46,7 +46,7 @@ def seen(server: Server) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "address": server.address,
-        "tls_addresses": list(server.tls_addresses),
+        "tls_addresses": list(server.listeners.tls_addresses),
         "waits_for": server.waits_for,
         "uptime": time.time() - server.started,
         "clients": len(server.clients),
@@ -54,7 +54,7 @@ def seen(server: Server) -> dict[str, Any]:
         "max_workers": server.options.max_workers,
         "idle_timeout": server.options.idle_timeout,
         "served": server.offer.names(),
-        "calculators": summary(server.dispatch),
+        "calculators": summary(server.dispatch.pools.values()),
         "workers": workers,
     }
 

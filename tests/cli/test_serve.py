@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ class Slow(LennardJones):
 CALCULATORS = {
     "slow": {"factory": "registry:Slow", "args": [2.0]},
     "stuck": {"factory": "registry:Slow", "args": [3600.0]},
-    "spawned": {"command": [PYTHON, "-m", "mlipcluster", "worker", "emt", "--name", "{name}", "--broker", "{broker}"]},
+    "spawned": {"command": [PYTHON, "-m", "mlipcluster", "worker", "emt", "--name", "{name}", "--address", "{broker}"]},
     "fails": {"command": [PYTHON, "-c", "import sys; sys.exit('no such model')"]},
 }
 """
@@ -95,8 +96,11 @@ class Process:
         return status
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        """In order, for who is killed leaves to others what it had commands start."""
+        for end in (self.process.terminate, self.process.terminate, self.process.kill):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                end()
+                self.process.wait(5)
         self._reader.join()
         self.process.stdout.close()
         self.process.stderr.close()
@@ -243,6 +247,7 @@ def test_idle_workers_end_and_come_back(served):
         (["emt", "--address", "tcp://127.0.0.1:5555"], "no address of a server"),
         (["--calculators", "nothing.py:CALCULATORS"], "nothing.py"),
         (["emt", "--cluster", "no-such-cluster"], "no-such-cluster"),
+        (["emt", "--ipi", "unix:a", "--listen", "tls://127.0.0.1:0"], "so --listen means nothing"),
     ],
 )
 def test_what_cannot_be_served_is_said_before_anything_is_done(run, own, arguments, words):

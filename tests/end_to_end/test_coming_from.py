@@ -55,7 +55,7 @@ def get_spawn_configs():
             name="lj",
             command=[
                 sys.executable, "-m", "mlipcluster", "worker", "ase.calculators.lj:LennardJones", "--name", "{name}",
-                "--broker", "{broker}", "--idle-timeout", "{idle_timeout}", "--kwargs", '{"sigma": 3.4}',
+                "--address", "{broker}", "--idle-timeout", "{idle_timeout}", "--kwargs", '{"sigma": 3.4}',
             ],
             idle_timeout=60.0,
         ),
@@ -121,16 +121,16 @@ def water(calculator):
 
 
 def test_broker_list_worker_and_the_remote_calculator(start):
-    assert "registry.py:CALCULATORS" in mlipcluster("list", "--registry", "registry.py:CALCULATORS")
+    assert "registry.py:CALCULATORS" in mlipcluster("list", "--calculators", "registry.py:CALCULATORS")
     assert "LJ" not in mlipcluster("list")
     serve(start)
-    start("worker", "LJ", "--registry", "registry.py:CALCULATORS")
+    start("worker", "LJ", "--calculators", "registry.py:CALCULATORS")
     wait_for(lambda: "LJ" in Served())
     expected = water(LennardJones())
     for calculator in (RemoteCalculator("LJ"), RemoteCalculator("LJ", retries=2)):
         with calculator:
             assert water(calculator) == expected
-    assert "LJ" in mlipcluster("list", "--broker", os.environ["MLIPCLUSTER_SERVE_ADDRESS"])
+    assert "LJ" in mlipcluster("list", "--address", os.environ["MLIPCLUSTER_SERVE_ADDRESS"])
 
 
 def test_factories_with_arguments_under_names_of_their_own(start):
@@ -145,7 +145,7 @@ def test_factories_with_arguments_under_names_of_their_own(start):
 
 
 def test_a_manager_that_starts_workers_by_commands_and_scales_to_zero(start):
-    serve(start, "--registry", "spawn.py:get_spawn_configs")
+    serve(start, "--calculators", "spawn.py:get_spawn_configs")
     assert state()["workers"] == []
     with RemoteCalculator("lj") as calculator:
         assert water(calculator) == water(LennardJones(sigma=3.4))
@@ -174,7 +174,7 @@ def test_settings_come_from_variables_and_from_the_project(monkeypatch, tmp_path
 
 
 def test_autostart_with_models_of_ones_own_and_status(start):
-    serve(start, "--models", "models.py:ALL_MODELS", "--idle-timeout", "600", "--start-timeout", "60")
+    serve(start, "--calculators", "models.py:ALL_MODELS", "--idle-timeout", "600", "--start-timeout", "60")
     served = Served()
     assert "mace-mpa-0" in list(served)
     assert "mace-mpa-0" in served
@@ -190,7 +190,7 @@ def test_served_or_not_by_argument_and_by_variable(start, monkeypatch):
     copper.rattle(0.1, seed=1)
     copper.calc = EMT()
     expected = copper.get_potential_energy()
-    serve(start, "--models", "models.py:ALL_MODELS")
+    serve(start, "--calculators", "models.py:ALL_MODELS")
     for use, variable, kind in (
         (True, None, "RemoteCalculator"),
         (False, None, "SocketCalculator"),
@@ -210,7 +210,7 @@ def test_served_or_not_by_argument_and_by_variable(start, monkeypatch):
 def test_several_workers_of_one_model(start):
     serve(start)
     for _ in range(3):
-        start("worker", "mace-mpa-0", "--models", "models.py:ALL_MODELS")
+        start("worker", "mace-mpa-0", "--calculators", "models.py:ALL_MODELS")
     wait_for(lambda: [worker["name"] for worker in state()["workers"]].count("mace-mpa-0") == 3)
     with RemoteCalculator("mace-mpa-0") as calculator:
         energies = [found["energy"] for found in calculator.evaluate([molecule("H2O")] * 30)]

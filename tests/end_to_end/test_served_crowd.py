@@ -22,7 +22,7 @@ from ase.calculators.emt import EMT
 from mlipcluster import RemoteCalculator
 from mlipcluster.serving.address import parse
 from mlipcluster.serving.asking import ask
-from mlipcluster.serving.link import dial
+from mlipcluster.serving.dial import dial
 
 SECONDS = float(os.environ.get("MLIPCLUSTER_TEST_CROWD_SECONDS", "20"))
 CLIENTS = int(os.environ.get("MLIPCLUSTER_TEST_CROWD_CLIENTS", "40"))

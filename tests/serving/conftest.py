@@ -88,7 +88,7 @@ def serve(tmp_path, offered):
         offer = offered(**(given or {"emt": CalculatorSpec("ase.calculators.emt:EMT")}))
         server = Server(offer, address or tmp_path / "own" / "s", options or Options())
         if tls is not None:
-            server.listen_tls("127.0.0.1", 0, server_context(tls))
+            server.listeners.listen_tls("127.0.0.1", 0, server_context(tls))
         server.__enter__()
         running.append(server)
         return Here(server)

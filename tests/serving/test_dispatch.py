@@ -6,13 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mlipcluster.serving.deaths import MAX_DEATHS
 from mlipcluster.serving.dispatch import (
-    BUSY,
-    IDLE,
-    MAX_DEATHS,
     PRESSED_SECONDS,
     RETRY_SECONDS,
-    STARTING,
     STARVED_SECONDS,
     Dispatch,
     End,
@@ -22,6 +19,7 @@ from mlipcluster.serving.dispatch import (
     Start,
 )
 from mlipcluster.serving.fair_queue import Request
+from mlipcluster.serving.pools import BUSY, IDLE, STARTING
 
 FRAME = b"x" * 64
 

@@ -237,7 +237,7 @@ def test_a_fault_of_the_servers_own_ends_a_connection_and_nothing_else(serve, cu
         monkeypatch.setitem(HANDLERS, "list", lambda *_: 1 / 0)
         sock.sendall(wire.encode({"kind": "list"}, request_id=1))
         assert all_of(sock) == []
-        here.server.post(lambda: {}["no such thing"])
+        here.server.loop.post(lambda: {}["no such thing"])
         assert here.calculator().get_property("energy", cu()) == expected(cu())
     assert "ZeroDivisionError" in caplog.text
     assert "KeyError" in caplog.text

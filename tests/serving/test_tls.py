@@ -19,11 +19,12 @@ from ase.calculators.emt import EMT
 
 from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.errors import CalculatorStartError, CallTimeoutError, InputError, ServerGoneError
-from mlipcluster.serving import server
+from mlipcluster.serving import clients
 from mlipcluster.serving.address import parse
 from mlipcluster.serving.asking import ask
 from mlipcluster.serving.credentials import client_context
-from mlipcluster.serving.link import Link, dial
+from mlipcluster.serving.dial import dial
+from mlipcluster.serving.link import Link
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.serving.server import Options
 from mlipcluster.socket_worker import wire
@@ -37,7 +38,7 @@ from mlipcluster.serving.server import Server
 spec = CalculatorSpec("trial:Sleeps", args=(1.0,), paths=(sys.argv[3],))
 known = types.SimpleNamespace(name="slow", source="test", spec=spec, command=None)
 server = Server(Offer({"slow": known}), sys.argv[1])
-print(server.listen_tls("127.0.0.1", int(sys.argv[4]), server_context(sys.argv[2])), flush=True)
+print(server.listeners.listen_tls("127.0.0.1", int(sys.argv[4]), server_context(sys.argv[2])), flush=True)
 server.run()
 """
 
@@ -63,7 +64,7 @@ def others_credentials(tmp_path_factory):
 def far(serve, credentials):
     """A server that listens for others as well."""
     here = serve(tls=credentials)
-    (here.far,) = here.server.tls_addresses
+    (here.far,) = here.server.listeners.tls_addresses
     return here
 
 
@@ -173,7 +174,7 @@ def test_the_number_of_a_worker_that_is_to_join_is_no_secret(serve, spawned, cre
     found = []
     thread = threading.Thread(target=ask_for, args=(here, cu(), found))
     thread.start()
-    connection = dial(parse(here.server.tls_addresses[0]), client_context(credentials))
+    connection = dial(parse(here.server.listeners.tls_addresses[0]), client_context(credentials))
     try:
         for number in range(1, 5):
             asked = {"kind": "join", "calculator": "spawned", "provenance": told, "worker": number}
@@ -192,10 +193,10 @@ def ask_for(here, atoms, found):
 
 def test_who_says_nothing_is_let_go(far, cu, calculator, monkeypatch, until):
     assert asked(cu(), calculator) == expected(cu())
-    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(clients, "HANDSHAKE_SECONDS", 0.5)
     where = parse(far.far)
     with contextlib.ExitStack() as stack:
-        for _ in range(server.MOST_STRANGERS + 20):
+        for _ in range(clients.MOST_STRANGERS + 20):
             stack.enter_context(socket.create_connection((where.host, where.port), timeout=20))
         assert asked(cu(1), calculator) == expected(cu(1))
         until(lambda: far.status()["clients"] <= 3)

@@ -67,10 +67,10 @@ def test_the_first_call_starts_a_job_and_idleness_ends_it(slurm, serve, until, t
         assert len(slurm.queue()) == 1
         (worker,) = ask("status", server.address)["workers"]
         assert worker["where"] == os.uname().nodename
-        with RemoteCalculator("emt", server.tls_addresses[0], security=security) as elsewhere:
+        with RemoteCalculator("emt", server.listeners.tls_addresses[0], security=security) as elsewhere:
             assert asked(copper(1), elsewhere) == expected(copper(1))
         with (
-            RemoteCalculator("emt", server.tls_addresses[0]) as stranger,
+            RemoteCalculator("emt", server.listeners.tls_addresses[0]) as stranger,
             pytest.raises(InputError, match="credentials"),
         ):
             asked(copper(), stranger)
