@@ -134,10 +134,9 @@ class Dispatch:
         if found is None or request is None:
             return []
         self._deaths.survived(request)
-        seconds = now - found.began
-        for one in (found, self.pool(found.name)):
+        for one in (found, self.pool(found.name)) if request.is_calculation else ():
             one.calls += 1
-            one.seconds += seconds
+            one.seconds += now - found.began
         if found.state == BUSY:
             self._rest(now, found)
         found.request = None

@@ -23,6 +23,8 @@ class Request:
         What it sent, whole.
     arrived : float
         When, monotonic s.
+    is_calculation : bool
+        Not a question about the calculator, which counts for nothing.
     withdrawn : bool
         Nobody waits for the answer any more.
     """
@@ -32,6 +34,7 @@ class Request:
     name: str
     frame: bytearray = field(default_factory=bytearray)
     arrived: float = 0.0
+    is_calculation: bool = True
     withdrawn: bool = False
 
 

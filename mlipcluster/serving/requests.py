@@ -51,9 +51,11 @@ def _open(server: Server, client: Client, message: wire.Message) -> None:
 def _hand_on(server: Server, client: Client, message: wire.Message) -> None:
     name = named(message)
     server.offer.check(name)
-    if message.header["kind"] == "calculate" and not message.header.get("whole"):
+    is_calculation = message.header["kind"] == "calculate"
+    if is_calculation and not message.header.get("whole"):
         raise InputError("a served calculator is told the whole structure each time; say whole: true")
-    server.ask(client, Request(client.number, message.id, name, client.copied(message.frame), time.monotonic()))
+    frame = client.copied(message.frame)
+    server.ask(client, Request(client.number, message.id, name, frame, time.monotonic(), is_calculation))
 
 
 def _list(server: Server, client: Client, message: wire.Message) -> None:

@@ -50,6 +50,16 @@ def test_the_first_request_starts_a_worker_and_is_given_to_it():
     assert dispatch.pools["a"].seconds == 1.0
 
 
+def test_what_is_no_calculation_counts_as_no_call():
+    dispatch = Dispatch(Limits())
+    worker = started(dispatch)
+    calls = dispatch.workers[worker].calls
+    question = Request(1, 1, "a", bytearray(FRAME), is_calculation=False)
+    assert only(Give, dispatch.request(1.0, question))
+    dispatch.answered(9.0, worker)
+    assert (dispatch.workers[worker].calls, dispatch.pools["a"].calls) == (calls, calls)
+
+
 def test_more_workers_start_when_requests_wait_without_a_break():
     dispatch = Dispatch(Limits(max_workers=3))
     worker = started(dispatch)
