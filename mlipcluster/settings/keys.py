@@ -187,6 +187,12 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _socket_beside(address: str, folder: str) -> str:
+    """The path of a socket, found from the folder of the file that names it; another address as it is."""
+    path = address.removeprefix("unix://").removeprefix("unix:")
+    return address if "://" in path else os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
+
+
 def _beside(tables: list[str], folder: str) -> list[str]:
     """Tables of files, found from the folder of the file that names them."""
     return [_table_beside(table, folder) for table in tables]
@@ -206,7 +212,7 @@ KEYS: dict[str, Key] = {
     f"clusters.*.{TYPE}": Key(_type),
     "clusters.*.*": Key(_field),
     "use_serve": Key(_switch, heard=_truth),
-    "serve.address": Key(_address),
+    "serve.address": Key(_address, beside=_socket_beside),
     "serve.calculators": Key(_tables, (), heard=_list, beside=_beside),
     "serve.max_workers": Key(_whole(1, ""), 2, heard=_number),
     "serve.idle_timeout": Key(_seconds, 300.0, heard=_number),

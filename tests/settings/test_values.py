@@ -42,6 +42,15 @@ def test_each_word_overrides_the_one_before(write, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [("run/s", "{0}/run/s"), ("unix:run/s", "{0}/run/s"), ("/run/s", "/run/s"), ("tls://a:1", "tls://a:1")],
+)
+def test_a_socket_lies_beside_the_file_that_names_it(write, text, told):
+    path = write("project", f"[tool.mlipcluster.serve]\naddress = '{text}'\n")
+    assert setting("serve.address").value == told.format(path.parent)
+
+
+@pytest.mark.parametrize(
     ("key", "text", "value"),
     [
         ("USE_SERVE", "true", True),
