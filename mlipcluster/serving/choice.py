@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.socket_calculator import SocketCalculator
@@ -14,6 +15,9 @@ from mlipcluster.calculators.wire_calculator import WireCalculator
 from mlipcluster.errors import CallTimeoutError, InputError, ServerGoneError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.settings.values import setting
+
+if TYPE_CHECKING:
+    from distributed.security import Security
 
 #: What makes a calculator another one under the same name.
 ITS_OWN = ("factory", "args", "kwargs")
@@ -25,6 +29,7 @@ def get_calculator(
     use_serve: bool | None = None,
     *,
     address: str | None = None,
+    security: str | Path | Security | None = None,
     **overrides: Any,
 ) -> WireCalculator:
     """A calculator for ``atoms.calc``: served where a server has it, in a process of its own otherwise.
@@ -37,8 +42,8 @@ def get_calculator(
         True: served, or an error. False: in a process of its own. Default: what ``MLIPCLUSTER_USE_SERVE``, or
         ``use_serve`` of the settings, says (true, false); where neither does, served if a server has it, otherwise
         here, with a warning.
-    address : str, optional
-        Of the server; see `RemoteCalculator`.
+    address, security : optional
+        Of the server, and credentials for it; see `RemoteCalculator`.
     **overrides
         For a process of its own, as `SocketCalculator` takes them; ``tables=`` is ``serve.calculators`` of the settings
         where nothing is said. A server has its own ideas of the rest, but for `ITS_OWN`: with these it is not asked.
@@ -57,7 +62,7 @@ def get_calculator(
     if wanted is False:
         return SocketCalculator(calculator, **overrides)
     name = _name(calculator, overrides["tables"])
-    served = RemoteCalculator(name, address)
+    served = RemoteCalculator(name, address, security=security)
     try:
         _check_its_own(name, calculator, overrides)
         served.meet()

@@ -49,7 +49,8 @@ class RemoteCalculator(WireCalculator):
         Seconds that a call may take, with all its waiting. Default: ``serve.timeout`` of the settings, else as long as
         it takes.
     security : path or distributed.Security, optional
-        Credentials for ``tls://``: a folder that ``mlipcluster tls new`` made, for example.
+        Credentials for ``tls://``: a folder that ``mlipcluster tls new`` made, for example. Default: ``serve.tls`` of
+        the settings.
 
     Raises
     ------

@@ -13,6 +13,7 @@ def test_what_holds_where_nobody_says_anything(write):
         "root": None,
         "use_serve": None,
         "serve.address": None,
+        "serve.tls": None,
         "serve.calculators": (),
         "serve.max_workers": 2,
         "serve.idle_timeout": 300.0,
