@@ -46,8 +46,8 @@ class RemoteCalculator(WireCalculator):
         How often a call is tried again that was lost with its server; errors of the calculator never are. Default:
         ``serve.retries`` of the settings, else 2.
     timeout : float, optional
-        Seconds that a call may take, with all its waiting. Default: ``serve.timeout`` of the settings, else as long as
-        it takes.
+        Seconds that a call may take, with all its waiting; of many structures, until the next answer. Default:
+        ``serve.timeout`` of the settings, else as long as it takes.
     security : path or distributed.Security, optional
         Credentials for ``tls://``: a folder that ``mlipcluster tls new`` made, for example. Default: ``serve.tls`` of
         the settings.
@@ -178,11 +178,14 @@ class RemoteCalculator(WireCalculator):
                 frames[number] = partial(_frame_of, head, arrays)
             except InputError as error:
                 found[number] = error
-        for number, message in self._link.ask_many(frames):
-            try:
-                found[number] = unpacked(checked(message, self._label), self._label)
-            except MLIPClusterError as error:
-                found[number] = error
+        try:
+            for number, message in self._link.ask_many(frames):
+                try:
+                    found[number] = unpacked(checked(message, self._label), self._label)
+                except MLIPClusterError as error:
+                    found[number] = error
+        except MLIPClusterError as error:  # the server is lost for good; what it has answered is not
+            found = [error if one is None else one for one in found]
         return found
 
     def _head(self, snapshot: Snapshot, arrays: dict[str, np.ndarray], properties: tuple[str, ...]) -> bytearray:

@@ -9,7 +9,7 @@ import threading
 import pytest
 from ase.calculators.emt import EMT
 
-from mlipcluster.errors import StructureError
+from mlipcluster.errors import ServerGoneError, StructureError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.serving.server import Options
 
@@ -145,3 +145,20 @@ def test_a_server_that_is_about_to_end_is_outlasted(serve, trial, cu, until, man
         "running": pytest.approx(cu(0).positions.sum()),
         "refused": pytest.approx(cu(1).positions.sum()),
     }
+
+
+def test_what_was_answered_before_the_server_was_lost_for_good_is_kept(serve, trial, cu, until):
+    here, found = serve(Options(max_workers=1), slow=trial("Sleeps", args=(1.0,))), []
+    structures = [cu(seed) for seed in range(3)]
+
+    def ask():
+        with here.calculator("slow", retries=0) as calculator:
+            found.extend(calculator.evaluate(structures, ("energy",), errors="return"))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    until(lambda: here.workers("busy"))
+    here.server.stop()
+    thread.join()
+    assert found[0]["energy"] == pytest.approx(structures[0].positions.sum())
+    assert [type(one) for one in found[1:]] == [ServerGoneError, ServerGoneError]
