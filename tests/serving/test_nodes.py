@@ -103,6 +103,16 @@ def test_an_input_that_ends_its_workers_is_refused_with_their_last_words(serve_o
         calculator.get_property("energy", cu())
 
 
+def test_an_input_that_ends_its_nodes_is_refused_with_what_was_seen_of_that(serve_on_nodes, cu, tmp_path):
+    (tmp_path / "heavy.py").write_text(
+        "import os, signal, time\nfrom ase.calculators.emt import EMT\nclass Heavy(EMT):\n"
+        "    def calculate(self, *_):\n        os.kill(os.getppid(), signal.SIGKILL)\n        time.sleep(60)\n"
+    )
+    here = serve_on_nodes(heavy=CalculatorSpec("heavy:Heavy", paths=(str(tmp_path),)))
+    with here.calculator("heavy") as calculator, pytest.raises(WorkerDiedError, match=r"3 processes.*connection lost"):
+        calculator.get_property("energy", cu())
+
+
 def test_a_calculator_that_cannot_be_built_says_why(serve_on_nodes, trial, cu):
     here = serve_on_nodes(bad=trial("NoSuchCalculator"), emt=CalculatorSpec("ase.calculators.emt:EMT"))
     with here.calculator("bad") as calculator, pytest.raises(CalculatorStartError, match="NoSuchCalculator"):
