@@ -205,6 +205,10 @@ class Dispatch:
         """Whether there are workers to be waited for: those of its own, and whoever works on something."""
         return any(worker.ours or worker.request is not None for worker in self.workers.values())
 
+    def is_starting(self, worker: int) -> bool:
+        """Whether a worker is still to come."""
+        return (found := self.workers.get(worker)) is not None and found.state == STARTING
+
     def pool(self, name: str) -> Pool:
         """The pool of a calculator."""
         found = self.pools.get(name)
