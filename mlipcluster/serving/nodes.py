@@ -106,6 +106,12 @@ class Nodes:
                     self._server.start_failed(worker, "CalculatorStartError", str(error))
         return self._crew.waiting() if self._futures else ""
 
+    def cancel(self) -> None:
+        """Give up all starts: a job may have to wait for hours."""
+        for worker in self._futures:
+            if self._server.dispatch.is_starting(worker):
+                self._server.vanished(worker)
+
     def close(self) -> None:
         """End all workers and what started them, and remove what was made."""
         self._crew.close()
