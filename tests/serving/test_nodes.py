@@ -9,11 +9,15 @@ import threading
 import pytest
 from ase.calculators.emt import EMT
 
+from mlipcluster.calculators.known import Known
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import CalculatorStartError, InputError, ServerGoneError, WorkerDiedError
+from mlipcluster.serving.asking import ask
 from mlipcluster.serving.nodes import MAX_VANISHED, Nodes
-from mlipcluster.serving.server import Options
+from mlipcluster.serving.offer import Offer
+from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.serving.server import Options, Server
 
 
 def expected(atoms):
@@ -167,3 +171,28 @@ def test_a_deployment_that_does_not_start_leaves_no_server(serve, tmp_path):
     with pytest.raises(OSError, match="nodes"):
         serve(nodes=Nodes(Local(max_workers=1), tmp_path / "nodes"))
     assert not (tmp_path / "own").exists()
+
+
+def test_the_end_waits_for_no_start(tmp_path, trial, cu, until):
+    offer = Offer({"slow": Known("slow", "a test", trial("BuildsSlowly", args=(3600.0,)), None)})
+    nodes = Nodes(Local(max_workers=1), tmp_path / "folder")
+    server = Server(offer, tmp_path / "own" / "s", Options(start_timeout=3600.0), nodes)
+    running = threading.Thread(target=server.run)
+    running.start()
+    caught = []
+
+    def call():
+        with RemoteCalculator("slow", server.address, retries=0) as calculator:
+            try:
+                calculator.get_property("energy", cu())
+            except Exception as error:
+                caught.append(error)
+
+    asking = threading.Thread(target=call)
+    asking.start()
+    until(lambda: ask("status", server.address)["workers"])
+    server.stop()
+    asking.join()
+    running.join()
+    assert "the server ends" in str(caught[0])
+    assert not (tmp_path / "folder").exists()
