@@ -276,7 +276,8 @@ class WireCalculator(Calculator):
             raise InputError(f"calculator {self.name!r} has no structure yet; give atoms")
         try:
             if atoms is not None and changes:
-                if len(atoms) != len(self._snapshot.arrays.get("numbers", ())):
+                kept, positions = self._snapshot.arrays.get("positions"), atoms.positions
+                if kept is None or kept.shape != positions.shape or kept.dtype != positions.dtype:
                     self._forget_sent()
                     changes = self._snapshot.changes(atoms)
                 self._snapshot.take(atoms, changes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlipcluster.cli.console import Debug, command, say
+from mlipcluster.cli.console import Debug, command, say, usage_error
 
 if TYPE_CHECKING:
     from mlipcluster.calculators.known import Catalogue, Known
@@ -46,6 +46,9 @@ def list_(
     from mlipcluster.settings.values import setting
 
     if address is not None:
+        without = {"--calculators": calculators, "--root": root, "--cluster": cluster}
+        if given := [option for option, value in without.items() if value is not None]:
+            raise usage_error(f"--address lists what that server has, so {', '.join(given)} means nothing with it")
         _list_served(address, tls, as_json=as_json)
         return
     tables = setting("serve.calculators", calculators).value

@@ -11,8 +11,9 @@ from mlipcluster.errors import ServerGoneError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.credentials import client_context
 from mlipcluster.serving.dial import HELLO_SECONDS, dial
-from mlipcluster.serving.link import checked
+from mlipcluster.serving.link import checked, unfit
 from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.socket_worker import wire
 
 
 def ask(kind: str, address: str | None = None, security: Any = None) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def ask(kind: str, address: str | None = None, security: Any = None) -> dict[str
     ------
     ServerGoneError
         No server answers.
+    InputError
+        What answers is no server of ours.
     """
     where = addresses.parse(address)
     connection = dial(where, None if where.path else client_context(security))
@@ -38,6 +41,8 @@ def ask(kind: str, address: str | None = None, security: Any = None) -> dict[str
         return {name: value for name, value in message.header.items() if name != "kind"}
     except (ConnectionLostError, TimeoutError) as error:
         raise ServerGoneError(f"the server at {where} does not answer ({error}); is it about to end?") from error
+    except wire.FrameError as error:
+        raise unfit(where, error) from error
     finally:
         connection.close()
 

@@ -7,14 +7,15 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from mlipcluster.errors import InputError
+from mlipcluster.settings.values import setting
 
 if TYPE_CHECKING:
     from distributed.security import Security
 
 
 def client_context(security: Any) -> ssl.SSLContext | None:
-    """For who asks a server; None where nothing is said."""
-    return _context(security, "client", listens=False)
+    """For who asks a server; those of ``serve.tls`` of the settings, if none are given, or None."""
+    return _context(setting("serve.tls").value if security is None else security, "client", listens=False)
 
 
 def worker_context(security: Any) -> ssl.SSLContext | None:

@@ -51,7 +51,10 @@ def dial(address: Address, context: ssl.SSLContext | None = None, timeout: float
         sock.settimeout(None)
         return Connection(sock)
     if context is None:
-        raise InputError(f"{address} needs credentials; give security=, a folder that `mlipcluster tls new` made")
+        raise InputError(
+            f"{address} needs credentials; give security=, or serve.tls in the settings: a folder that"
+            " `mlipcluster tls new` made"
+        )
     far: socket.socket | None = None
     try:
         far = socket.create_connection((address.host, address.port), timeout=timeout)

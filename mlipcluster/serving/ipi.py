@@ -23,6 +23,7 @@ from mlipcluster.calculators.snapshot import REQUIRED, check
 from mlipcluster.calculators.socket_calculator import SocketCalculator
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError, ServerGoneError, StructureError
+from mlipcluster.settings.values import setting
 
 START_TIMEOUT = 60.0
 """Seconds that a server gets to come up."""
@@ -53,7 +54,8 @@ def serve_ipi(
     stress, timeout
         As of :func:`drive`.
     **where
-        ``root=`` or ``cluster=``: where the environment of a model string is; other fields of the spec to change.
+        ``root=`` or ``cluster=``: where the environment of a model string is; ``tables=``, by default
+        ``serve.calculators`` of the settings; other fields of the spec to change.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def serve_ipi(
     """
     IPIAddress.parse(target)
     atoms = _read(structure)
-    with SocketCalculator(calculator, **where) as model:
+    with SocketCalculator(calculator, **{"tables": setting("serve.calculators").value, **where}) as model:
         return drive(model, target, atoms, stress=stress, timeout=timeout)
 
 

@@ -20,6 +20,7 @@ from mlipcluster.serving import address as addresses
 from mlipcluster.serving.dial import HELLO_SECONDS
 from mlipcluster.serving.link import checked
 from mlipcluster.serving.spawned import WORKER_VARIABLE
+from mlipcluster.settings.values import setting
 from mlipcluster.socket_worker import wire
 
 LOOK_SECONDS = 0.2
@@ -206,7 +207,7 @@ def spec_of(name: str, tables: Sequence[str], root: str | None, changes: Mapping
     InputError
         It means none, or one that only a command starts.
     """
-    found = known(root=root, tables=tables).get(name)
+    found = known(root=root, tables=setting("serve.calculators", list(tables) or None).value).get(name)
     if found is None:
         return resolve(name, root=root, **changes)
     if found.spec is None:

@@ -207,7 +207,7 @@ class Link:
                 self.connect(deadline)
                 return
             except wire.FrameError as error:
-                raise self._unfit(error) from error
+                raise unfit(self.address, error) from error
             except (ServerGoneError, ConnectionLostError, InputError) as error:
                 if _is_past(deadline):
                     raise self._late(deadline) from error
@@ -220,7 +220,7 @@ class Link:
     def _tell(self, error: BaseException, deadline: float | None) -> None:
         """Raise what a connection raised in words that callers know, unless it is in such words already."""
         if isinstance(error, wire.FrameError):
-            raise self._unfit(error) from error
+            raise unfit(self.address, error) from error
         if isinstance(error, TimeoutError) and not isinstance(error, MLIPClusterError):
             raise self._late(deadline) from error
 
@@ -235,18 +235,20 @@ class Link:
             return error
         return ServerGoneError(f"the server at {self.address} was lost ({error}); start it again, then ask again")
 
-    def _unfit(self, error: wire.FrameError) -> InputError:
-        return InputError(
-            f"the server at {self.address} and this side do not understand each other: {error}. See that both have the"
-            " same version of mlipcluster; how large a structure may be is serve.max_request in the server's settings"
-        )
-
     def _late(self, deadline: float | None) -> CallTimeoutError:
         limit = f"timeout={self.timeout:g} s" if _is_past(deadline) else f"{HELLO_SECONDS:g} s to a greeting"
         return CallTimeoutError(
             f"the server at {self.address} did not answer within {limit}; raise timeout, or see"
             " `mlipcluster status` for how many wait"
         )
+
+
+def unfit(address: Address, error: wire.FrameError) -> InputError:
+    """What is said where one side sent what the other cannot read."""
+    return InputError(
+        f"the server at {address} and this side do not understand each other: {error}. See that both have the same"
+        " version of mlipcluster; how large a structure may be is serve.max_request in the server's settings"
+    )
 
 
 def _is_past(deadline: float | None) -> bool:

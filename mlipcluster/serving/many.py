@@ -13,6 +13,8 @@ from mlipcluster.socket_worker import wire
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: Requests under way at a time.
 WINDOW = 16
+#: What the kernel can wait, ms.
+LONGEST = 2**31 - 1
 
 
 def exchange(
@@ -53,7 +55,7 @@ def exchange(
                 wire.set_id(frame, first + sent)
                 sent, rest = sent + 1, _sent(sock, memoryview(frame))
             poll.modify(sock, select.POLLIN | (select.POLLOUT if rest else 0))
-            events = poll.poll(None if timeout is None else 1000 * timeout)
+            events = poll.poll(None if timeout is None else min(1000 * timeout, LONGEST))
             if not events:
                 raise TimeoutError("timed out")
             if rest and events[0][1] & select.POLLOUT:

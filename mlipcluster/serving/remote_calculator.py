@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -45,10 +46,11 @@ class RemoteCalculator(WireCalculator):
         How often a call is tried again that was lost with its server; errors of the calculator never are. Default:
         ``serve.retries`` of the settings, else 2.
     timeout : float, optional
-        Seconds that a call may take, with all its waiting. Default: ``serve.timeout`` of the settings, else as long as
-        it takes.
+        Seconds that a call may take, with all its waiting; of many structures, until the next answer. Default:
+        ``serve.timeout`` of the settings, else as long as it takes.
     security : path or distributed.Security, optional
-        Credentials for ``tls://``: a folder that ``mlipcluster tls new`` made, for example.
+        Credentials for ``tls://``: a folder that ``mlipcluster tls new`` made, for example. Default: ``serve.tls`` of
+        the settings.
 
     Raises
     ------
@@ -69,12 +71,15 @@ class RemoteCalculator(WireCalculator):
     ) -> None:
         if not isinstance(name, str) or not name:
             raise InputError(f"{name!r:.80} is not the name of a served calculator; `mlipcluster list` shows them")
-        self._told = {"name": name, "address": address, "retries": retries, "timeout": timeout, "security": security}
         self._label = name
         self._properties: tuple[str, ...] | None = None
-        self._is_greeted = False
+        self._info_keys = CalculatorSpec.info_keys  # what the server last met says; the snapshot follows
         self._max_request = wire.MAX_BODY
         where = addresses.parse(address)
+        if isinstance(security, (str, os.PathLike)):
+            security = os.path.abspath(os.path.expanduser(security))
+        at = None if address is None else str(where)  # a copy may be made in another folder
+        self._told = {"name": name, "address": at, "retries": retries, "timeout": timeout, "security": security}
         context = None if where.path else client_context(security)
         retries, timeout = setting("serve.retries", retries).value, setting("serve.timeout", timeout).value
         self._link = Link(name, where, context, retries, timeout)
@@ -83,8 +88,9 @@ class RemoteCalculator(WireCalculator):
         super().__init__(CalculatorSpec.info_keys)
 
     def close(self) -> None:
-        """Close the connection; results stay, and another calculation makes a new one."""
-        self._link.close()
+        """Close the connection, once no thread uses it; results stay, and another calculation makes a new one."""
+        with self._link.lock:
+            self._link.close()
 
     @property
     def address(self) -> str:
@@ -140,17 +146,8 @@ class RemoteCalculator(WireCalculator):
             checked(connection.request(wanted, timeout=self._link.timeout), self._label)
             message = checked(connection.request(asked, timeout=seconds), self._label)
             keys = message.header["info_keys"]
-        self._snapshot.info_keys = tuple(map(str, CalculatorSpec.info_keys if keys is None else keys))
+        self._info_keys = tuple(map(str, CalculatorSpec.info_keys if keys is None else keys))
         self._max_request = int(message.header.get("max_request", wire.MAX_BODY))
-        self._is_greeted = True
-
-    def _calculate(
-        self, atoms: Atoms | None, changes: list[str], wanted: tuple[str, ...], needed: tuple[str, ...]
-    ) -> None:
-        if not self._is_greeted:
-            self.meet()
-            changes = self._snapshot.changes(atoms) if atoms is not None else changes
-        super()._calculate(atoms, changes, wanted, needed)
 
     def _evaluate(self, changes: list[str], properties: tuple[str, ...]) -> None:
         with self._link.lock:  # until the answer is copied: the next one overwrites it
@@ -161,24 +158,34 @@ class RemoteCalculator(WireCalculator):
         self._link.meet()
 
     def _evaluate_all(self, structures: list[Atoms], properties: tuple[str, ...]) -> list[Any]:
-        found: list[Any] = [None] * len(structures)
-        frames: dict[int, Callable[[], bytes]] = {}
         with self._link.lock:
             self.meet()
-            for number, atoms in enumerate(structures):
-                snapshot = Snapshot(self._snapshot.info_keys)
-                try:
-                    snapshot.take(atoms, snapshot.changes(atoms))
-                    arrays = whole(snapshot)
-                    head = self._head(snapshot, arrays, properties)
-                    frames[number] = partial(_frame_of, head, arrays)
-                except InputError as error:
-                    found[number] = error
+            while True:
+                keys = self._info_keys
+                found = self._ask_all(structures, properties)
+                if keys == self._info_keys:  # else another server has come meanwhile, to which others count
+                    return found
+
+    def _ask_all(self, structures: list[Atoms], properties: tuple[str, ...]) -> list[Any]:
+        found: list[Any] = [None] * len(structures)
+        frames: dict[int, Callable[[], bytes]] = {}
+        for number, atoms in enumerate(structures):
+            snapshot = Snapshot(self._info_keys)
+            try:
+                snapshot.take(atoms, snapshot.changes(atoms))
+                arrays = whole(snapshot)
+                head = self._head(snapshot, arrays, properties)
+                frames[number] = partial(_frame_of, head, arrays)
+            except InputError as error:
+                found[number] = error
+        try:
             for number, message in self._link.ask_many(frames):
                 try:
                     found[number] = unpacked(checked(message, self._label), self._label)
                 except MLIPClusterError as error:
                     found[number] = error
+        except MLIPClusterError as error:  # the server is lost for good; what it has answered is not
+            found = [error if one is None else one for one in found]
         return found
 
     def _head(self, snapshot: Snapshot, arrays: dict[str, np.ndarray], properties: tuple[str, ...]) -> bytearray:
@@ -199,6 +206,7 @@ class RemoteCalculator(WireCalculator):
 
     def _frame(self, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
         """Head and body of a request, with the whole structure; the head is kept while its shapes stay."""
+        self._look_at_info()
         if not all(name in ("positions", "cell") for name in changes):
             self._heads.clear()
         arrays = whole(self._snapshot)
@@ -206,6 +214,15 @@ class RemoteCalculator(WireCalculator):
         if head is None or self._snapshot.info:
             head = self._heads[properties] = self._head(self._snapshot, arrays, properties)
         return head, wire.body(arrays)
+
+    def _look_at_info(self) -> None:
+        """Take over entries of info that count to the server that was met since the structure was looked at."""
+        snapshot, atoms = self._snapshot, self._asker()
+        if snapshot.info_keys != self._info_keys:
+            snapshot.info_keys = self._info_keys
+            self._heads.clear()
+            if atoms is not None and "info" in snapshot.changes(atoms):
+                snapshot.take(atoms, ["info"])
 
 
 def _weakly(method: Callable[[Connection, float], None]) -> Callable[[Connection, float], None]:

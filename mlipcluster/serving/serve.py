@@ -159,7 +159,7 @@ def _listen(server: Server, text: str, tls: str | None) -> None:
     told = addresses.parse(text)
     if told.path:
         raise InputError(f"--listen {text!r:.80}: give tls://HOST:PORT; --address is for the Unix socket")
-    context = server_context(None if tls is None else Path(tls).expanduser())
+    context = server_context(setting("serve.tls", tls).value)
     if context is None:
         raise InputError(
             f"--listen {text} needs credentials: `mlipcluster tls new DIR`, then --tls DIR, here and there"

@@ -206,6 +206,7 @@ class Server:
     def adopt(self, client: Client, seat: Seat) -> None:
         """What was a client is a worker from now on: its connection carries answers."""
         self.clients.release(client)
+        client.stream.trust()  # an answer may be larger than a request
         client.seat = seat
 
     def start_failed(self, worker: int, error: str, message: str) -> None:

@@ -33,7 +33,11 @@ def told() -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path, _parsed(path, _text(path))
     project = project_file()
     if project is not None and _SAYS.search(text := _text(project)):
-        table = _parsed(project, text).get("tool", {}).get("mlipcluster")
+        table: Any = _parsed(project, text)
+        for name in ("tool", "mlipcluster"):
+            table = table.get(name, {})
+            if not isinstance(table, dict):
+                raise InputError(f"{project}: {name!r} is {table!r:.80}; make it a table, [tool.mlipcluster]")
         if table:
             _check_owner(project)
             yield project, table

@@ -145,6 +145,12 @@ def _address(value: Any) -> str:
     return value
 
 
+def _folder(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("the path of a folder")
+    return value
+
+
 def _tables(value: Any) -> list[str]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) and ":" in one for one in value):
         raise ValueError("a list of tables of calculators, FILE.py:NAME or package.module:NAME")
@@ -187,6 +193,12 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _socket_beside(address: str, folder: str) -> str:
+    """The path of a socket, found from the folder of the file that names it; another address as it is."""
+    path = address.removeprefix("unix://").removeprefix("unix:")
+    return address if "://" in path else _path_beside(path, folder)
+
+
 def _beside(tables: list[str], folder: str) -> list[str]:
     """Tables of files, found from the folder of the file that names them."""
     return [_table_beside(table, folder) for table in tables]
@@ -196,7 +208,11 @@ def _table_beside(table: str, folder: str) -> str:
     path, _, name = table.rpartition(":")
     if not path.endswith(".py"):
         return table
-    return f"{os.path.normpath(os.path.join(folder, os.path.expanduser(path)))}:{name}"
+    return f"{_path_beside(path, folder)}:{name}"
+
+
+def _path_beside(path: str, folder: str) -> str:
+    return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
 
 
 #: ``*`` stands for a name that the writer chooses, and at the end for a field of the cluster's type.
@@ -206,7 +222,8 @@ KEYS: dict[str, Key] = {
     f"clusters.*.{TYPE}": Key(_type),
     "clusters.*.*": Key(_field),
     "use_serve": Key(_switch, heard=_truth),
-    "serve.address": Key(_address),
+    "serve.address": Key(_address, beside=_socket_beside),
+    "serve.tls": Key(_folder, beside=_path_beside),
     "serve.calculators": Key(_tables, (), heard=_list, beside=_beside),
     "serve.max_workers": Key(_whole(1, ""), 2, heard=_number),
     "serve.idle_timeout": Key(_seconds, 300.0, heard=_number),

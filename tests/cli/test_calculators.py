@@ -59,6 +59,12 @@ def test_complaints_of_sources_are_warnings(cli, folder, make_root):
     assert json.loads(cli("list", "--root", store.root, "--json").stdout)["complaints"]
 
 
+def test_a_server_lists_what_it_has_and_no_table_beside(cli, folder):
+    ran = cli("list", "--address", "s", "--calculators", "registry.py:CALCULATORS")
+    assert ran.exit_code == 2
+    assert "--calculators means nothing with it" in ran.stderr
+
+
 def test_a_table_that_is_not_there_is_an_error(cli, folder):
     ran = cli("list", "--calculators", "none.py:T")
     assert ran.exit_code == 1

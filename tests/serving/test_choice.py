@@ -7,10 +7,14 @@ import threading
 import warnings
 
 import pytest
+from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 
 from mlipcluster import get_calculator
+from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.socket_calculator import SocketCalculator
+from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import CallTimeoutError, InputError, ServerGoneError
 from mlipcluster.serving.remote_calculator import RemoteCalculator
 from mlipcluster.serving.server import Options
@@ -108,6 +112,38 @@ def test_a_busy_server_is_waited_for(serve, trial, cu, until):
         thread.join()
     assert sorted(found) == [(seed, pytest.approx(cu(seed).positions.sum())) for seed in range(3)]
     assert len(here.workers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("calculator", "overrides"),
+    [
+        ("lj", {"kwargs": {"sigma": 3.0}}),
+        (resolve("lj", kwargs={"sigma": 3.0}), {}),
+        ({"calculator": "lj", "kwargs": {"sigma": 3.0}}, {}),
+    ],
+)
+def test_what_is_another_calculator_under_the_name_of_one_that_is_served(serve, calculator, overrides):
+    here, argon = serve(lj=resolve("lj")), Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 3.5]])
+    with pytest.warns(UserWarning, match=r"'lj' is not served \(its kwargs are told here"):
+        found = get_calculator(calculator, address=here.address, **overrides)
+    assert energy(found, argon) == LennardJones(sigma=3.0).get_property("energy", argon)
+    with pytest.raises(InputError, match="served under another"):
+        get_calculator(calculator, True, address=here.address, **overrides)
+
+
+@pytest.mark.parametrize("calculator", [resolve("lj"), CalculatorSpec("ase.calculators.lj:LennardJones", name="mine")])
+def test_a_spec_is_served_by_its_name(serve, calculator):
+    here = serve(lj=resolve("lj"), mine=resolve("lj"))
+    with get_calculator(calculator, True, address=here.address) as found:
+        assert found.name == calculator.name
+
+
+def test_what_the_settings_tables_name_is_there_without_a_server_too(tmp_path, cu):
+    (tmp_path / "mine.py").write_text("CALCULATORS = {'mine': 'ase.calculators.emt:EMT'}\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.mlipcluster.serve]\ncalculators = ['mine.py:CALCULATORS']\n")
+    assert energy(get_calculator("mine", use_serve=False), cu()) == expected(cu())
+    with pytest.warns(UserWarning, match="runs here"):
+        get_calculator("mine")
 
 
 def test_a_name_that_nobody_knows():

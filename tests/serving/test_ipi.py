@@ -317,3 +317,11 @@ def test_bad_input(tmp_path, target, content, told):
         (tmp_path / "start.xyz").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=told):
         serve_ipi("emt", target, tmp_path / "start.xyz", timeout=0.1)
+
+
+def test_the_settings_tables_count(tmp_path, monkeypatch, name):
+    (tmp_path / "mine.py").write_text("CALCULATORS = {'mine': 'ase.calculators.emt:EMT'}\n")
+    (tmp_path / "start.xyz").write_text("1\n\nCu 0 0 0\n")
+    monkeypatch.setenv("MLIPCLUSTER_SERVE_CALCULATORS", f"{tmp_path / 'mine.py'}:CALCULATORS")
+    with pytest.raises(ServerGoneError, match="no i-PI server"):  # so the calculator is known
+        serve_ipi("mine", f"unix:{name}", tmp_path / "start.xyz", timeout=0.1)

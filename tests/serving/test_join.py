@@ -227,6 +227,18 @@ def test_a_server_that_is_about_to_end_is_not_joined_and_the_next_waited_for_onl
     assert len(joins) > 1
 
 
+def test_the_settings_tables_count_where_none_is_told(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "ONE = {'one': 'ase.calculators.emt:EMT'}\nTWO = {'two': 'ase.calculators.lj:LJ'}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLIPCLUSTER_SERVE_CALCULATORS", "mine.py:ONE")
+    assert spec_of("one", (), None, {}).factory == "ase.calculators.emt:EMT"
+    assert spec_of("two", ("mine.py:TWO",), None, {}).factory == "ase.calculators.lj:L"
+    with pytest.raises(InputError, match="no calculator is called 'one'"):
+        spec_of("one", ("mine.py:TWO",), None, {})
+
+
 def test_a_worker_by_hand_joins_no_server_of_another_machine(trial):
     with pytest.raises(InputError, match=r"^tls://node7:7777: .*--address\. .*serve --cluster NAME`$"):
         Joiner(trial("Sleeps"), "slow", "tls://node7:7777")

@@ -17,6 +17,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from mlipcluster import get_calculator
 from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.errors import CalculatorStartError, CallTimeoutError, InputError, ServerGoneError
 from mlipcluster.serving import clients
@@ -91,6 +92,18 @@ def test_answers_are_the_same_bits(calculator, cu):
     copied = pickle.loads(pickle.dumps(calculator))
     assert asked(cu(1), copied) == expected(cu(1))
     copied.close()
+
+
+def test_the_settings_name_server_and_credentials(far, credentials, cu, monkeypatch):
+    monkeypatch.setenv("MLIPCLUSTER_SERVE_ADDRESS", far.far)
+    with pytest.raises(InputError, match=r"needs credentials; give .* serve\.tls in the settings"):
+        get_calculator("emt", use_serve=True)
+    with get_calculator("emt", use_serve=True, security=credentials) as calculator:
+        assert calculator.get_property("energy", cu()) == EMT().get_property("energy", cu())
+    monkeypatch.setenv("MLIPCLUSTER_SERVE_TLS", credentials)
+    with RemoteCalculator("emt") as calculator:
+        assert calculator.get_property("energy", cu()) == EMT().get_property("energy", cu())
+    assert ask("list")["calculators"]
 
 
 def test_large_structures_travel(calculator):

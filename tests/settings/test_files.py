@@ -47,6 +47,20 @@ def test_a_broken_one_that_does_is_named(write):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[tool]\nmlipcluster = 3", "'mlipcluster' is 3"),
+        ("tool = 3", "'tool' is 3"),
+        ("[[tool.mlipcluster]]\nuse_serve = true", r"'mlipcluster' is \[\{"),
+    ],
+)
+def test_what_is_no_table_is_named(write, text, what):
+    write("project", text)
+    with pytest.raises(InputError, match=rf"pyproject\.toml: {what}.*make it a table"):
+        settings()
+
+
 def test_the_nearest_project_counts_alone(write):
     outer = write("project", "[tool.mlipcluster]\nuse_serve = true")
     (outer.parent / "deep" / "pyproject.toml").write_text("[project]\nname = 'inner'\n")

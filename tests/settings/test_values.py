@@ -13,6 +13,7 @@ def test_what_holds_where_nobody_says_anything(write):
         "root": None,
         "use_serve": None,
         "serve.address": None,
+        "serve.tls": None,
         "serve.calculators": (),
         "serve.max_workers": 2,
         "serve.idle_timeout": 300.0,
@@ -39,6 +40,15 @@ def test_each_word_overrides_the_one_before(write, monkeypatch):
     assert idle() == Setting(4.5, "MLIPCLUSTER_SERVE_IDLE_TIMEOUT")
     assert idle(5) == Setting(5.0, "argument")
     assert setting("serve.retries") == Setting(0, str(site))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("run/s", "{0}/run/s"), ("unix:run/s", "{0}/run/s"), ("/run/s", "/run/s"), ("tls://a:1", "tls://a:1")],
+)
+def test_a_socket_lies_beside_the_file_that_names_it(write, text, told):
+    path = write("project", f"[tool.mlipcluster.serve]\naddress = '{text}'\n")
+    assert setting("serve.address").value == told.format(path.parent)
 
 
 @pytest.mark.parametrize(
