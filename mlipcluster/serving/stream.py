@@ -17,7 +17,7 @@ ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 def prepare_far(sock: socket.socket) -> None:
-    """Of a connection to another machine: lose no time, and have the kernel end it when that one has gone in silence."""
+    """Of a connection to another machine: lose no time, and have the kernel end it once that one has gone silently."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in ALIVE.items():
@@ -64,8 +64,8 @@ class Stream:
 
     @property
     def unsent(self) -> int:
-        """Bytes that it has not taken yet."""
-        return sum(map(len, self._unsent))
+        """How much it has not taken yet, in what was sent at a time."""
+        return len(self._unsent)
 
     def events(self, *, reading: bool = True) -> int:
         """What to wait for, as ``select.epoll`` names it."""
