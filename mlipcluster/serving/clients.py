@@ -17,7 +17,7 @@ from mlipcluster.errors import InputError, MLIPClusterError
 from mlipcluster.serving.fair_queue import Request
 from mlipcluster.serving.requests import HANDLERS, refusal
 from mlipcluster.serving.seats import Seat
-from mlipcluster.serving.stream import Stream
+from mlipcluster.serving.stream import Stream, prepare_far
 from mlipcluster.socket_worker import wire
 from mlipcluster.socket_worker.client import is_own_user
 
@@ -121,7 +121,7 @@ class Clients:
             if sum(not client.stream.is_ready for client in self._here.values()) >= MOST_STRANGERS:
                 sock.close()
                 return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            prepare_far(sock)
             sock.setblocking(False)
             sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         client = Client(Stream(sock, self._server.options.max_request), time.monotonic())

@@ -11,6 +11,7 @@ from mlipcluster.calculators.connection import Connection, ConnectionLostError
 from mlipcluster.errors import InputError, ServerGoneError
 from mlipcluster.serving import address as addresses
 from mlipcluster.serving.address import Address
+from mlipcluster.serving.stream import prepare_far
 from mlipcluster.socket_worker import wire
 
 #: How long a server may take to be reached, and to greet.
@@ -58,7 +59,7 @@ def dial(address: Address, context: ssl.SSLContext | None = None, timeout: float
     far: socket.socket | None = None
     try:
         far = socket.create_connection((address.host, address.port), timeout=timeout)
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare_far(far)
         wrapped = context.wrap_socket(far, server_hostname=address.host if context.check_hostname else None)
         wrapped.settimeout(None)
     except (OSError, ValueError) as error:

@@ -27,6 +27,48 @@ def refusal(error: str, message: str, request_id: int) -> bytes:
     return wire.encode({"kind": "refused", "error": error, "message": message[: 1 << 16]}, request_id=request_id)
 
 
+class Looks:
+    """Tells what runs. Looking at processes takes time, so that is done aside, and once for all who wait by then.
+
+    Parameters
+    ----------
+    server : Server
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._waiting: list[tuple[Client, int]] = []
+        self._is_looking = False
+
+    def ask(self, client: Client, request_id: int) -> None:
+        """A client asks; it is answered as soon as somebody has looked."""
+        self._waiting.append((client, request_id))
+        if not self._is_looking:
+            self._look()
+
+    def _look(self) -> None:
+        self._is_looking = True
+        asked, self._waiting = self._waiting, []
+        seen = status.seen(self._server)
+
+        def look() -> None:
+            try:
+                answer = wire.encode({"kind": "status", **status.measured(seen)})
+            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+                answer = refusal("CalculatorError", f"the state cannot be told: {error!r}", 0)
+            self._server.loop.post(lambda: self._tell(asked, bytearray(answer)))
+
+        self._server.loop.aside(look)
+
+    def _tell(self, asked: list[tuple[Client, int]], answer: bytearray) -> None:
+        for client, request_id in asked:
+            wire.set_id(answer, request_id)
+            self._server.clients.answer(client, [answer])
+        self._is_looking = False
+        if self._waiting:
+            self._look()
+
+
 def named(message: wire.Message) -> str:
     """The calculator that a message names.
 
@@ -63,17 +105,7 @@ def _list(server: Server, client: Client, message: wire.Message) -> None:
 
 
 def _status(server: Server, client: Client, message: wire.Message) -> None:
-    """Looking at processes takes time, so that is done aside."""
-    seen = status.seen(server)
-
-    def look() -> None:
-        try:
-            answer = wire.encode({"kind": "status", **status.measured(seen)}, request_id=message.id)
-        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
-            answer = refusal("CalculatorError", f"the state cannot be told: {error!r}", message.id)
-        server.loop.post(lambda: server.clients.answer(client, [answer]))
-
-    server.loop.aside(look)
+    server.looks.ask(client, message.id)
 
 
 def _join(server: Server, client: Client, message: wire.Message) -> None:

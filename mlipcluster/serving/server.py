@@ -18,7 +18,7 @@ from mlipcluster.serving.dispatch import Dispatch, End, Give, Instruction, Limit
 from mlipcluster.serving.fair_queue import Request
 from mlipcluster.serving.listeners import Listeners
 from mlipcluster.serving.loop import Loop
-from mlipcluster.serving.requests import refusal
+from mlipcluster.serving.requests import Looks, refusal
 from mlipcluster.serving.seats import Seat
 from mlipcluster.serving.starters import Starters
 from mlipcluster.socket_worker import wire
@@ -94,6 +94,7 @@ class Server:
         self.dispatch = Dispatch(limits, offer.is_left_to_others)
         self.loop = Loop()
         self.clients = Clients(self)
+        self.looks = Looks(self)
         self.seats: dict[int, Seat] = {}
         self.starters = Starters(self)
         self.started = time.time()

@@ -12,6 +12,18 @@ from typing import Any
 from mlipcluster.socket_worker import wire
 from mlipcluster.socket_worker.client import widen
 
+#: What the kernel asks of a machine that says nothing: after so many seconds, again after so many, and how often.
+ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def prepare_far(sock: socket.socket) -> None:
+    """Of a connection to another machine: lose no time, and have the kernel end it once that one has gone silently."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in ALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
 
 class Stream:
     """Frames from and to a peer.
@@ -52,8 +64,8 @@ class Stream:
 
     @property
     def unsent(self) -> int:
-        """Bytes that it has not taken yet."""
-        return sum(map(len, self._unsent))
+        """How much it has not taken yet, in what was sent at a time."""
+        return len(self._unsent)
 
     def events(self, *, reading: bool = True) -> int:
         """What to wait for, as ``select.epoll`` names it."""

@@ -291,9 +291,12 @@ def _entry(entry: Any) -> tuple[str, np.dtype, tuple[int, ...], int]:
         raise FrameError(f"array {name!r} has dtype {text!r}; only {', '.join(DTYPES)} travel")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
         raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
-    nbytes = dtype.itemsize
+    nbytes = extent = dtype.itemsize
     for length in shape:
         if type(length) is not int or not 0 <= length <= MAX_BODY:
             raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
         nbytes *= length
+        extent *= length or 1
+    if not nbytes and extent > MAX_BODY:  # NumPy makes no such array
+        raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
     return name, dtype, tuple(shape), nbytes

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from mlipcluster.calculators.provenance import Provenance
 from mlipcluster.errors import InputError
+from mlipcluster.serving import address, status
 from mlipcluster.serving.dial import dial
 from mlipcluster.serving.requests import LONGEST_NAME, named, refusal
 from mlipcluster.serving.server import Options
@@ -55,3 +58,26 @@ def test_a_refusal_fits_into_a_frame_whatever_was_said():
     (message,) = wire.Decoder().feed(refusal("CalculatorError", "ä" * (1 << 22), 7))
     assert (message.id, message.header["error"]) == (7, "CalculatorError")
     assert set(message.header["message"]) == {"ä"}
+
+
+def test_what_runs_is_looked_at_once_for_all_who_ask_meanwhile(serve, monkeypatch):
+    """Starts and ends of workers share the threads that look, and must not stand behind thousands of looks."""
+    looks, look, begun = [], status.measured, threading.Event()
+
+    def slow(seen):
+        begun.wait(60)
+        looks.append(seen)
+        return look(seen)
+
+    monkeypatch.setattr(status, "measured", slow)
+    here = serve()
+    decoder, numbers = wire.Decoder(), []
+    with address.connect(here.address) as sock:
+        sock.settimeout(60)
+        sock.sendall(b"".join(wire.encode({"kind": "status"}, request_id=number) for number in range(1, 301)))
+        sock.sendall(wire.encode({"kind": "list"}, request_id=301))
+        while len(numbers) < 301:
+            numbers += [message.id for message in decoder.feed(sock.recv(1 << 16))]
+            begun.set()
+    assert sorted(numbers) == list(range(1, 302))
+    assert len(looks) == 2

@@ -125,6 +125,24 @@ def test_requests_that_a_worker_cannot_mean_are_errors_and_the_worker_lives(serv
     assert calculator.get_property("energy", cu(1)) == expected(cu(1))
 
 
+def test_arrays_that_cannot_be_end_their_own_connection(serve, cu):
+    """They take no bytes, and yet no array has such a shape."""
+    here = serve()
+    calculator = here.calculator()
+    calculator.get_property("energy", cu())
+    (pid,) = here.pids()
+    header = {"kind": "calculate", "calculator": "emt", "whole": True, "arrays": [["a", "<f8", [1 << 32, 1 << 32, 0]]]}
+    with address.connect(here.address) as sock:
+        sock.sendall(wire.encode(header, request_id=9))
+        decoder, found = wire.Decoder(), []
+        while not found:
+            found = decoder.feed(sock.recv(1 << 16))
+        assert "no frame of the wire" in found[0].header["message"]
+        assert sock.recv(1) == b""
+    assert calculator.get_property("energy", cu(1)) == expected(cu(1))
+    assert here.pids() == [pid]
+
+
 def test_a_request_without_positions_harms_nobody_else(serve, cu):
     here = serve(Options(max_workers=1))
     calculator = here.calculator()

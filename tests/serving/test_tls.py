@@ -269,6 +269,15 @@ def test_a_call_may_be_given_up(far, credentials, cu):
             asked(cu(), calculator)
 
 
+def test_both_ends_notice_that_a_machine_has_gone_without_a_word(far, credentials):
+    with contextlib.closing(dial(parse(far.far), client_context(credentials))) as connection:
+        connection.request({"kind": "list"}, timeout=20)
+        (client,) = far.server.clients._here.values()
+        for sock in (connection.socket, client.stream.socket):
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < 60
+
+
 def test_status_and_list_are_told_to_those_who_may(far, credentials):
     assert ask("status", far.far, credentials)["tls_addresses"] == [far.far]
     assert [one["name"] for one in ask("list", far.far, credentials)["calculators"]] == ["emt"]
