@@ -205,6 +205,10 @@ class Dispatch:
         """Whether there are workers to be waited for: those of its own, and whoever works on something."""
         return any(worker.ours or worker.request is not None for worker in self.workers.values())
 
+    def is_starting(self, worker: int) -> bool:
+        """Whether a worker is still to come."""
+        return (found := self.workers.get(worker)) is not None and found.state == STARTING
+
     def pool(self, name: str) -> Pool:
         """The pool of a calculator."""
         found = self.pools.get(name)
@@ -218,7 +222,9 @@ class Dispatch:
 
     def _add(self, now: float, name: str, *, ours: bool, idle_timeout: float) -> Worker:
         worker = Worker(next(self._numbers), name, ours, now, idle_timeout)
-        self.workers[worker.number] = self.pool(name).workers[worker.number] = worker
+        pool = self.pool(name)
+        self.workers[worker.number] = pool.workers[worker.number] = worker
+        pool.newest = worker.number
         return worker
 
     def _remove(self, worker: int) -> Worker:
@@ -241,9 +247,12 @@ class Dispatch:
     # What is to be done
 
     def _advance(self, now: float, only: Pool | None = None) -> list[Instruction]:
-        """Give out what waits, and start what is missing; of one pool where nothing of the others has changed."""
+        """Give out what waits, and start what is missing; of one pool where nothing of the others has changed.
+
+        First for those whose last start is longest ago: room that was made for one is not another's.
+        """
         found: list[Instruction] = []
-        for pool in self.pools.values() if only is None else (only,):
+        for pool in sorted(self.pools.values(), key=lambda pool: pool.newest) if only is None else (only,):
             if not pool.waiting:
                 pool.pressed = None
                 continue
@@ -276,12 +285,13 @@ class Dispatch:
     def _make_room(self, now: float, pool: Pool) -> Iterator[Instruction]:
         """End a worker of another calculator: the longest idle one; after a while one that others wait for, too."""
         ours = [worker for worker in self.workers.values() if worker.ours]
-        if any(worker.state == ENDING for worker in ours):
+        ending = [worker for worker in ours if worker.state == ENDING]
+        if any(worker.request is None for worker in ending):
             return  # that is under way
         idle = [worker for worker in ours if worker.state == IDLE]
         if idle:
             yield self._end(now, min(idle, key=lambda worker: worker.since))
-        elif now - pool.waiting.oldest >= STARVED_SECONDS:
+        elif not ending and now - pool.waiting.oldest >= STARVED_SECONDS:
             busy = [worker for worker in ours if worker.state == BUSY and worker.name != pool.name]
             if busy:  # politely: it ends when its call does
                 yield self._end(now, min(busy, key=lambda worker: worker.since))

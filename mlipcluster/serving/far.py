@@ -29,7 +29,6 @@ LOOK_SECONDS = 0.5
 MEMORY_EVERY = 10.0
 #: Before the job's end: from then on it takes no more requests.
 LEAVE_SECONDS = 20.0
-PIECE = 1 << 20
 
 
 def host_calculator(spec: Mapping[str, Any], name: str, address: str, token: str) -> str:
@@ -86,16 +85,17 @@ def _hand_on(server: Connection, host: WorkerHost) -> str:
     worker = host.connect()
     worker.socket.setblocking(True)
     server.socket.settimeout(HELLO_SECONDS)
-    poll, decoder, told, leaves = select.poll(), wire.Decoder(), 0.0, False
+    poll, told, leaves = select.poll(), 0.0, False
+    requests, answers = wire.Decoder(views=False), wire.Decoder(views=False)
     for connection in (server, worker):
         poll.register(connection.socket, select.POLLIN)
     try:
         while True:
             ready = {number for number, _ in poll.poll(1000 * LOOK_SECONDS)}
-            if worker.socket.fileno() in ready and not _answers(worker, server):
+            if worker.socket.fileno() in ready and not _answers(worker, server, answers):
                 _say(server, {"kind": "left", "how": host.how_it_ended()})
                 return "its process ended"
-            if server.socket.fileno() in ready and (end := _requests(server, worker, decoder)):
+            if server.socket.fileno() in ready and (end := _requests(server, worker, requests)):
                 return end
             if not leaves and remaining() < LEAVE_SECONDS:
                 leaves = True
@@ -109,12 +109,14 @@ def _hand_on(server: Connection, host: WorkerHost) -> str:
         worker.close()
 
 
-def _answers(worker: Connection, server: Connection) -> bool:
-    """Hand on what the worker says; whether it is still there."""
-    with contextlib.suppress(ConnectionError):
-        if data := worker.socket.recv(PIECE):
-            server.socket.sendall(data)
-            return True
+def _answers(worker: Connection, server: Connection, decoder: wire.Decoder) -> bool:
+    """Hand on what the worker says, in whole frames, for others go between them; whether it is still there."""
+    with contextlib.suppress(ConnectionError, wire.FrameError):
+        count = worker.socket.recv_into(decoder.space())
+        decoder.received(count)
+        while (message := decoder.next()) is not None:
+            server.socket.sendall(message.frame)
+        return count > 0
     return False
 
 

@@ -102,9 +102,15 @@ class Nodes:
         except MLIPClusterError as error:
             self._failed = True
             for worker in list(self._futures):
-                if worker not in self._server.seats:
+                if self._server.dispatch.is_starting(worker):
                     self._server.start_failed(worker, "CalculatorStartError", str(error))
         return self._crew.waiting() if self._futures else ""
+
+    def cancel(self) -> None:
+        """Give up all starts: a job may have to wait for hours."""
+        for worker in self._futures:
+            if self._server.dispatch.is_starting(worker):
+                self._server.vanished(worker)
 
     def close(self) -> None:
         """End all workers and what started them, and remove what was made."""
@@ -127,7 +133,7 @@ class Nodes:
         self._want()
         error = future.exception() if future.status == "error" else None
         future.release()
-        if worker in self._server.seats or worker not in self._server.dispatch.workers:
+        if not self._server.dispatch.is_starting(worker):
             return  # its connection tells how it went
         if error is None or isinstance(error, KilledWorker):
             self._vanish(worker, name)

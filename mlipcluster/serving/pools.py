@@ -55,6 +55,7 @@ class Pool:
     """The workers of one calculator, and what waits for them."""
 
     name: str
+    newest: int = 0  # number of the worker that came last
     workers: dict[int, Worker] = field(default_factory=dict)
     idle: OrderedDict[int, Worker] = field(default_factory=OrderedDict)  # the least recently used first
     waiting: FairQueue = field(default_factory=FairQueue)

@@ -144,5 +144,6 @@ class JoinedSeat(Seat):
 
     def how(self) -> str:
         """What whoever looked after it said."""
-        self._said.wait(WORDS_SECONDS)
+        if self.is_heard_alone:  # otherwise the word would have come before the loss
+            self._said.wait(WORDS_SECONDS)
         return self.words or "its connection lost; whoever looked after it said nothing"

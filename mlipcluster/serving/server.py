@@ -149,8 +149,10 @@ class Server:
     def _stop(self, *, now: bool) -> None:
         seconds = 0.0 if now else FINISH_SECONDS
         self._deadline = time.monotonic() + seconds
-        self.starters.cancel()
         self._carry_out(self.dispatch.stop(time.monotonic()))
+        self.starters.cancel()
+        if self.nodes is not None:
+            self.nodes.cancel()
 
     def _is_over(self) -> bool:
         if self._deadline is None:
@@ -204,6 +206,7 @@ class Server:
     def adopt(self, client: Client, seat: Seat) -> None:
         """What was a client is a worker from now on: its connection carries answers."""
         self.clients.release(client)
+        client.stream.trust()  # an answer may be larger than a request
         client.seat = seat
 
     def start_failed(self, worker: int, error: str, message: str) -> None:

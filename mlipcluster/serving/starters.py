@@ -177,9 +177,9 @@ class Starters:
     def _expected(self, header: Mapping[str, Any], name: str, *, is_far: bool) -> int:
         """Number of the worker that was to join: over TLS it has to know a secret, its number alone is none."""
         number = self._numbered({**header, "worker": None} if is_far else header)
-        expected = self._server.dispatch.workers.get(number)
-        if expected is None:
+        if not self._server.dispatch.is_starting(number):
             raise InputError(TOO_LATE)
+        expected = self._server.dispatch.workers[number]
         if expected.name != name:
             raise InputError(f"a worker of {expected.name!r:.200} was to join, not of {name!r}; name it so")
         return number
@@ -190,7 +190,7 @@ class Starters:
             for known, number in self.tokens.items():
                 if secrets.compare_digest(known.encode(), token.encode()):
                     return number
-        elif isinstance(worker, int) and worker in self._spawned and worker not in self._server.seats:
+        elif isinstance(worker, int) and worker in self._spawned:
             return worker
         raise InputError(TOO_LATE)
 

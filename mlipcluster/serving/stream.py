@@ -114,6 +114,10 @@ class Stream:
             else:
                 self._unsent.popleft()
 
+    def trust(self) -> None:
+        """Take as large frames as there are, from now on."""
+        self._decoder.max_body = wire.MAX_BODY
+
     def close(self) -> None:
         """Close it, now."""
         self.socket.close()

@@ -150,13 +150,13 @@ class Decoder:
     Parameters
     ----------
     max_header, max_body : int
-        Bytes that they may have.
+        Bytes that they may have; the latter may be changed at any time.
     views : bool
         Whether messages bring their arrays; who only hands frames on does without.
     """
 
     def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY, *, views: bool = True) -> None:
-        self._max_header, self._max_body = max_header, max_body
+        self._max_header, self.max_body = max_header, max_body
         self._views = views
         self._resize(1 << 16)
         self._start = self._end = 0
@@ -241,8 +241,8 @@ class Decoder:
             raise FrameError(f"the other side speaks version {version} of the wire, this side version {VERSION}")
         if header_length > self._max_header:
             raise FrameError(f"header of {header_length} bytes announced; at most {self._max_header} are taken")
-        if body_length > self._max_body:
-            raise FrameError(f"body of {body_length} bytes announced; at most {self._max_body} are taken")
+        if body_length > self.max_body:
+            raise FrameError(f"body of {body_length} bytes announced; at most {self.max_body} are taken")
         if header_length % ALIGNMENT or body_length % ALIGNMENT:
             raise FrameError(f"lengths {header_length} and {body_length} are not multiples of {ALIGNMENT}")
 

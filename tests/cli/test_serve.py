@@ -37,6 +37,8 @@ CALCULATORS = {
     "slow": {"factory": "registry:Slow", "args": [2.0]},
     "stuck": {"factory": "registry:Slow", "args": [3600.0]},
     "spawned": {"command": [PYTHON, "-m", "mlipcluster", "worker", "emt", "--name", "{name}", "--address", "{broker}"]},
+    "slowly spawned": {"command": [PYTHON, "-m", "mlipcluster", "worker", "slow", "--calculators",
+        "registry.py:CALCULATORS", "--name", "{name}", "--address", "{broker}"]},
     "fails": {"command": [PYTHON, "-c", "import sys; sys.exit('no such model')"]},
 }
 """
@@ -190,6 +192,22 @@ def test_told_to_end_it_finishes_what_runs_and_refuses_what_waits(served):
     assert isinstance(waiting[1][0], ServerGoneError)
     assert process.ended() == 0
     assert "ending: what runs is finished, what waits is refused" in process.text()
+
+
+def test_told_to_end_while_a_worker_that_a_command_started_calculates(served, own):
+    process = served("--calculators", "registry.py:CALCULATORS", "slowly spawned")
+    with RemoteCalculator("slowly spawned", retries=0) as calculator:
+        calculator.implemented_properties  # noqa: B018 - so that there is nothing to be asked but the calculation
+        thread, found = aside(calculator.get_property, "energy", atoms())
+        wait(lambda: is_busy("slowly spawned"))
+        children = psutil.Process(process.process.pid).children(recursive=True)
+        assert len(children) == 2  # who looks after it, and the calculator's own
+        process.signal()
+        thread.join()
+    assert isinstance(found[0], float)
+    assert process.ended() == 0
+    wait(lambda: not any(child.is_running() for child in children))
+    assert not (own / "mlipcluster").exists()
 
 
 def test_told_twice_it_ends_at_once(served, own):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from ase.build import bulk
 
@@ -80,13 +82,13 @@ class Here:
 def serve(tmp_path, offered):
     """Run a server in a thread: ``serve(options, name=spec, …)``; EMT where nothing is said.
 
-    With *tls*, a folder of credentials, it listens for other machines as well.
+    With *tls*, a folder of credentials, it listens for other machines as well; with *nodes* workers run there.
     """
     running = []
 
-    def start(options=None, address=None, tls=None, **given):
+    def start(options=None, address=None, tls=None, nodes=None, **given):
         offer = offered(**(given or {"emt": CalculatorSpec("ase.calculators.emt:EMT")}))
-        server = Server(offer, address or tmp_path / "own" / "s", options or Options())
+        server = Server(offer, address or tmp_path / "own" / "s", options or Options(), nodes)
         if tls is not None:
             server.listeners.listen_tls("127.0.0.1", 0, server_context(tls))
         server.__enter__()
@@ -96,6 +98,44 @@ def serve(tmp_path, offered):
     yield start
     for server in running:
         server.__exit__()
+
+
+@pytest.fixture
+def serve_on_nodes(serve, tmp_path):
+    """As *serve*, with workers in Dask workers of this machine, which dial the server over TLS."""
+    from mlipcluster.deploy.local import Local
+    from mlipcluster.serving.nodes import Nodes
+
+    def start(options=None, deployment=None, **given):
+        return serve(options, nodes=Nodes(deployment or Local(max_workers=1), tmp_path / "nodes"), **given)
+
+    return start
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A calculator whose answers have more bytes than its questions: 8 MiB beside the energy."""
+    (tmp_path / "large.py").write_text(
+        "import numpy as np\nfrom ase.calculators.calculator import Calculator\n"
+        "class Large(Calculator):\n    implemented_properties = ['energy', 'hessian']\n"
+        "    def calculate(self, *arguments):\n        super().calculate(*arguments)\n"
+        "        self.results = {'energy': 1.5, 'hessian': np.arange(1 << 20, dtype=float)}\n"
+    )
+    return CalculatorSpec("large:Large", paths=(str(tmp_path),))
+
+
+@pytest.fixture
+def below():
+    """Processes that this one started, and those that they did: ``below("word of their command")``; or all."""
+
+    def find(word=""):
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                found += [process] if word in " ".join(process.cmdline()) else []
+        return found
+
+    return find
 
 
 @pytest.fixture

@@ -159,6 +159,48 @@ def test_room_is_made_by_who_is_busy_after_a_while_and_its_call_is_finished():
     assert start.name == "b"
 
 
+def waiting(number, client, name="a", arrived=0.0):
+    found = request(number, client, name)
+    found.arrived = arrived
+    return found
+
+
+def test_calculators_take_turns_in_the_room_that_is_made():
+    """However many ask for the one that has it."""
+    dispatch, names, now = Dispatch(Limits(max_workers=1)), [], 0.0
+    for client in range(1, 4):
+        dispatch.request(now, waiting(client, client, "a"))
+    for client in range(4, 6):
+        dispatch.request(now, waiting(client, client, "b"))
+    (worker,) = dispatch.workers
+    for number in range(6, 12):
+        name = dispatch.workers[worker].name
+        names.append(name)
+        told = dispatch.ready(now, worker)
+        now += STARVED_SECONDS + 1.0
+        assert End(worker) in [*told, *dispatch.tick(now)]
+        dispatch.request(now, waiting(number, number, name, now))  # its clients never stop asking
+        dispatch.answered(now, worker)
+        (start,) = only(Start, dispatch.gone(now, worker))
+        worker = start.worker
+    assert names == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_room_is_made_by_who_is_idle_while_another_finishes_a_long_call():
+    dispatch = Dispatch(Limits(max_workers=2))
+    first = started(dispatch)
+    dispatch.request(0.0, request(1))
+    dispatch.request(0.0, request(2, client=2))
+    (start,) = only(Start, dispatch.tick(PRESSED_SECONDS))
+    dispatch.ready(1.0, start.worker)
+    dispatch.request(1.0, waiting(3, 3, "b", 1.0))
+    assert dispatch.tick(1.0 + STARVED_SECONDS) == [End(first)]  # which takes an hour
+    dispatch.answered(10.0, start.worker)
+    assert dispatch.tick(10.1) == [End(start.worker)]
+    (start,) = only(Start, dispatch.gone(10.2, start.worker))
+    assert start.name == "b"
+
+
 def test_the_end_refuses_what_waits_and_waits_for_what_runs():
     dispatch = Dispatch(Limits(max_workers=1))
     worker = started(dispatch)

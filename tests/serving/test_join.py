@@ -315,6 +315,23 @@ def test_a_late_answer_of_a_worker_that_was_given_up_is_nobodys(serve, liar, cu,
     assert energy(here, cu(), "emt")
 
 
+def test_a_worker_that_is_lost_does_not_join_again_under_its_number(serve, liar, spawned, until):
+    """Not even before it is told how it ended: until then the request is with it."""
+    here = serve(Options(max_workers=1), spawned=spawned("sleep", "100"))
+    with address.connect(here.address) as client:
+        client.sendall(wire.encode({"kind": "provenance", "calculator": "spawned"}, request_id=5))
+        (worker,) = until(here.workers)
+        _, sock, _ = liar(here, calculator="spawned", worker=worker["number"])
+        assert received(sock).header["kind"] == "provenance"
+        sock.close()
+        _, _, answer = liar(here, calculator="spawned", worker=worker["number"])
+        assert "too late" in answer.header["message"]
+        (worker,) = until(lambda: here.workers("starting"))
+        _, sock, _ = liar(here, calculator="spawned", worker=worker["number"])
+        sock.sendall(wire.encode({"kind": "provenance", "provenance": TOLD}, request_id=received(sock).id))
+        assert received(client).id == 5
+
+
 def test_what_a_worker_reads_of_info_is_told_with_its_join(serve, liar):
     here = serve()
     liar(here, info_keys=["field", "charge"])

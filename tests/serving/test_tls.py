@@ -181,6 +181,19 @@ def test_nobody_joins_from_elsewhere_who_was_not_to(far, credentials, cu, calcul
     assert asked(cu(), calculator) == expected(cu())
 
 
+def test_a_secret_is_good_for_one_join(far, credentials):
+    """Dask runs a call again whose worker it has lost; that one may be at work for the server all the same."""
+    told = Provenance("3.11", sys.executable, sys.prefix, implemented_properties=("energy",)).to_json()
+    asked = {"kind": "join", "calculator": "emt", "provenance": told, "token": "secret"}
+    far.server.starters.tokens["secret"] = far.server.dispatch.starting(0.0, "emt")
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for _ in range(2):
+            connection = stack.enter_context(contextlib.closing(dial(parse(far.far), client_context(credentials))))
+            answers.append(connection.request(asked, timeout=20).header["kind"])
+    assert answers == ["joined", "refused"]
+
+
 def test_the_number_of_a_worker_that_is_to_join_is_no_secret(serve, spawned, credentials, cu):
     here = serve(Options(start_timeout=5.0), tls=credentials, spawned=spawned("sleep", "100"))
     told = Provenance("3.11", sys.executable, sys.prefix, implemented_properties=("energy",)).to_json()
