@@ -234,7 +234,7 @@ def test_the_settings_tables_count_where_none_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLIPCLUSTER_SERVE_CALCULATORS", "mine.py:ONE")
     assert spec_of("one", (), None, {}).factory == "ase.calculators.emt:EMT"
-    assert spec_of("two", ("mine.py:TWO",), None, {}).factory == "ase.calculators.lj:L"
+    assert spec_of("two", ("mine.py:TWO",), None, {}).factory == "ase.calculators.lj:LJ"
     with pytest.raises(InputError, match="no calculator is called 'one'"):
         spec_of("one", ("mine.py:TWO",), None, {})
 
