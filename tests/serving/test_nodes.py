@@ -79,7 +79,7 @@ def test_answers_are_the_same_bits_and_nothing_is_left(serve_on_nodes, cu, tmp_p
     children = below()
     assert (tmp_path / "nodes" / "private").exists()
     here.server.__exit__()
-    until(lambda: not any(child.is_below() for child in children))
+    until(lambda: not any(child.is_running() for child in children))
     assert not (tmp_path / "nodes").exists()
 
 
@@ -157,7 +157,7 @@ def test_the_end_in_the_middle_of_a_start_leaves_nothing(serve_on_nodes, trial, 
         thread.join()
     assert len(found) == 1
     assert isinstance(found[0], ServerGoneError)
-    until(lambda: not any(child.is_below() for child in children))
+    until(lambda: not any(child.is_running() for child in children))
     assert not (tmp_path / "nodes").exists()
 
 
