@@ -35,19 +35,19 @@ def test_before_its_job_ends_it_takes_no_more_and_finishes_what_it_does(
 ):
     here = serve_on_nodes(waits=trial("WaitsFor", args=(str(tmp_path / "go"),)))
     found = []
-    with here.calculator("waits") as calculator, here.calculator("waits") as other:
-        thread = threading.Thread(target=lambda: found.append(calculator.get_property("energy", cu())))
-        thread.start()
-        until((tmp_path / "go.begun").exists)
-        (worker,) = here.workers()
-        ending(10)
-        until(lambda: here.workers("ending"))
-        assert found == []
-        ending(math.inf)
-        (tmp_path / "go").touch()
-        thread.join()
-        assert found == [pytest.approx(cu().positions.sum())]
-        assert other.get_property("energy", cu(1)) == pytest.approx(cu(1).positions.sum())
+    calculator, other = here.calculator("waits"), here.calculator("waits")
+    thread = threading.Thread(target=lambda: found.append(calculator.get_property("energy", cu())))
+    thread.start()
+    until((tmp_path / "go.begun").exists)
+    (worker,) = here.workers()
+    ending(10)
+    until(lambda: here.workers("ending"))
+    assert found == []
+    ending(math.inf)
+    (tmp_path / "go").touch()
+    thread.join()
+    assert found == [pytest.approx(cu().positions.sum())]
+    assert other.get_property("energy", cu(1)) == pytest.approx(cu(1).positions.sum())
     assert worker["number"] not in [one["number"] for one in here.workers()]
 
 

@@ -111,22 +111,23 @@ def test_both_sides_may_have_more_to_say_than_sockets_hold(pair, peer):
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("said", "error", "words"),
     [
-        (wire.encode({"message": "what?"}, request_id=0), wire.FrameError),
-        (wire.encode({}, request_id=99), wire.FrameError),
-        (b"x" * 64, wire.FrameError),
-        (b"", ConnectionLostError),
+        (wire.encode({"message": "what?"}, request_id=0), wire.FrameError, r"could not read a frame: what\?"),
+        (wire.encode({}, request_id=99), wire.FrameError, "answer to request 99, which was never sent"),
+        (b"x" * 64, wire.FrameError, "a frame starts with"),
+        (b"", ConnectionLostError, "end of stream"),
     ],
+    ids=["to no request", "to one that was never sent", "no frame", "the end"],
 )
-def test_what_is_no_answer_ends_the_connection(pair, peer, said, error):
+def test_what_is_no_answer_ends_the_connection(pair, peer, said, error, words):
     def play(sock):
         take(sock, 3)
         sock.sendall(said)
         sock.shutdown(socket.SHUT_WR)
 
     peer(play)
-    with pytest.raises(error):
+    with pytest.raises(error, match=words):
         list(exchange(pair[0], frames(3)))
     assert pair[0].closed
 

@@ -87,17 +87,17 @@ def test_what_ends_in_a_call_is_replaced(serve_on_nodes, trial, cu, until, tmp_p
     """The calculator's process, then the Dask worker that hosts it."""
     here = serve_on_nodes(waits=trial("WaitsFor", args=(str(tmp_path / "go"),)))
     begun = tmp_path / "go.begun"
-    with here.calculator("waits") as calculator:
-        thread, found = aside(calculator.get_property, "energy", cu())
-        for find in (lambda: below("socket_worker"), lambda: [below("socket_worker")[0].parent()]):
-            until(begun.exists)
-            (process,) = find()
-            process.send_signal(signal.SIGSTOP)  # so that it does not begin once more
-            begun.unlink()
-            process.kill()
+    calculator = here.calculator("waits")
+    thread, found = aside(calculator.get_property, "energy", cu())
+    for find in (lambda: below("socket_worker"), lambda: [below("socket_worker")[0].parent()]):
         until(begun.exists)
-        (tmp_path / "go").touch()
-        thread.join()
+        (process,) = find()
+        process.send_signal(signal.SIGSTOP)  # so that it does not begin once more
+        begun.unlink()
+        process.kill()
+    until(begun.exists)
+    (tmp_path / "go").touch()
+    thread.join()
     assert found == [pytest.approx(cu().positions.sum())]
 
 

@@ -17,6 +17,8 @@ JOIN = (
     "Joiner(CalculatorSpec('ase.calculators.emt:EMT'), 'slow', address, idle_timeout={idle}).run()"
 )
 
+JOIN_FOREVER = JOIN.format(idle=None)
+
 
 def expected(atoms):
     atoms = atoms.copy()
@@ -40,7 +42,7 @@ def test_the_idleness_of_a_worker_that_a_command_starts(serve, spawned, cu, unti
 
 
 def test_a_configuration_that_idles_longer_than_the_server_says_does_so(serve, spawned, cu):
-    here = serve(Options(idle_timeout=0.2), slow=spawned(sys.executable, "-c", JOIN.format(idle=None), idle_timeout=99))
+    here = serve(Options(idle_timeout=0.2), slow=spawned(sys.executable, "-c", JOIN_FOREVER, idle_timeout=99))
     with here.calculator("slow") as calculator:
         calculator.get_property("energy", cu())
     (worker,) = here.server.dispatch.workers.values()
@@ -51,6 +53,18 @@ def test_the_end_gives_up_a_command_that_has_not_joined(serve, spawned, below, u
     here = serve(Options(start_timeout=600.0), slow=spawned("sleep", "600"))
     here.server.loop.post(lambda: here.server.starters.start(here.server.dispatch.starting(0.0, "slow"), "slow"))
     (process,) = until(lambda: below("sleep 600"))
+    here.server.__exit__()
+    until(lambda: not process.is_running())
+
+
+def test_a_command_that_outlasts_its_worker_ends_with_the_server(serve, spawned, cu, below, until):
+    command = spawned(
+        "sh", "-c", '"$PYTHON" -c "$JOIN"; sleep 600', env={"PYTHON": sys.executable, "JOIN": JOIN_FOREVER}
+    )
+    here = serve(slow=command)
+    with here.calculator("slow") as calculator:
+        calculator.get_property("energy", cu())
+    (process,) = [one for one in below("sleep 600") if one.name() == "sh"]
     here.server.__exit__()
     until(lambda: not process.is_running())
 

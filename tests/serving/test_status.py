@@ -16,18 +16,18 @@ from mlipcluster.serving.server import Options
 
 def test_what_runs_and_what_waits(serve, trial, cu, until, tmp_path):
     here = serve(Options(max_workers=1, idle_timeout=77.0), waits=trial("WaitsFor", args=(str(tmp_path / "go"),)))
-    with here.calculator("waits") as calculator, here.calculator("waits") as other:
-        for one in (calculator, other):
-            one.implemented_properties  # noqa: B018 - so that there is nothing to be asked but the calculation
-        threads = [threading.Thread(target=one.get_property, args=("energy", cu())) for one in (calculator, other)]
-        for thread in threads:
-            thread.start()
-        until(lambda: here.status()["calculators"][0]["waiting"] == 1)
-        told = here.status()
-        (tmp_path / "go").touch()
-        for thread in threads:
-            thread.join()
-        after = here.status()
+    calculator, other = here.calculator("waits"), here.calculator("waits")
+    for one in (calculator, other):
+        one.implemented_properties  # noqa: B018 - so that there is nothing to be asked but the calculation
+    threads = [threading.Thread(target=one.get_property, args=("energy", cu())) for one in (calculator, other)]
+    for thread in threads:
+        thread.start()
+    until(lambda: here.status()["calculators"][0]["waiting"] == 1)
+    told = here.status()
+    (tmp_path / "go").touch()
+    for thread in threads:
+        thread.join()
+    after = here.status()
     (calculators,), (worker,) = told["calculators"], told["workers"]
     counts = {"idle": 0, "busy": 1, "starting": 0, "ending": 0, "waiting": 1, "calls": 0}
     assert calculators == {"name": "waits", "mean_seconds": None, **counts}
