@@ -103,6 +103,14 @@ def rootstock(name: str) -> Iterator[Calculator]:
 @contextlib.contextmanager
 def aserpc(name: str) -> Iterator[Calculator]:
     from aserpc import RemoteCalculator
+
+    with aserpc_broker(name) as front:
+        yield RemoteCalculator(name, broker=front)
+
+
+@contextlib.contextmanager
+def aserpc_broker(name: str, workers: int = 1) -> Iterator[str]:
+    """Address of a broker with that many workers."""
     from aserpc.client import list_calculators
 
     program = str(Path(sys.executable).with_name("aserpc"))
@@ -110,7 +118,7 @@ def aserpc(name: str) -> Iterator[Calculator]:
         front, back = f"ipc://{folder}/front", f"ipc://{folder}/back"
         for arguments in (
             ["broker", "--frontend", front, "--backend", back],
-            ["worker", name, "--registry", f"{HERE}:FACTORIES", "--broker", back],
+            *[["worker", name, "--registry", f"{HERE}:FACTORIES", "--broker", back]] * workers,
         ):
             process = subprocess.Popen([program, *arguments, "--log-level", "ERROR"], stdout=subprocess.DEVNULL)
             stack.callback(process.wait)
@@ -119,10 +127,11 @@ def aserpc(name: str) -> Iterator[Calculator]:
             if process.poll() is not None:
                 raise SystemExit("aserpc's worker did not start")
             time.sleep(0.1)
-        yield RemoteCalculator(name, broker=front)
+        yield front
 
 
-ARMS: dict[str, Callable[[str], contextlib.AbstractContextManager[Calculator]]] = {
+Arms = dict[str, Callable[[str], contextlib.AbstractContextManager[Calculator]]]
+ARMS: Arms = {
     "in process": in_process,
     "ours": ours,
     "ASE socket": ase_socket,
@@ -131,7 +140,7 @@ ARMS: dict[str, Callable[[str], contextlib.AbstractContextManager[Calculator]]] 
 }
 
 
-def run_arm(arm: str, name: str) -> None:
+def run_arm(arm: str, name: str, arms: Arms = ARMS) -> None:
     """Answer each line of stdin, ``size calls``, with the seconds that each call took."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the packages print is not an answer
@@ -144,7 +153,7 @@ def run_arm(arm: str, name: str) -> None:
             size, calls = map(int, line.split())
             if calculator is None or (arm == "ASE socket" and size != current):
                 stack.close()  # ASE's socket calculator keeps to one structure
-                calculator = stack.enter_context(ARMS[arm](name))
+                calculator = stack.enter_context(arms[arm](name))
             current = size
             atoms = structures.setdefault(size, structure(size))
             atoms.calc = calculator
@@ -192,11 +201,11 @@ def rootstock_worker(name: str, socket_path: str) -> None:
 class Arm:
     """A running arm."""
 
-    def __init__(self, arm: str, name: str, python: str) -> None:
+    def __init__(self, arm: str, name: str, python: str, script: Path = HERE) -> None:
         self.name = arm
         variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         self._process = subprocess.Popen(
-            [python, HERE, "--arm", arm, name],
+            [python, script, "--arm", arm, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -220,9 +229,11 @@ class Arm:
         return json.loads(line)
 
 
-def measure(name: str, pythons: dict[str, str], options: argparse.Namespace) -> dict[int, dict[str, float]]:
+def measure(
+    name: str, pythons: dict[str, str], options: argparse.Namespace, script: Path = HERE
+) -> dict[int, dict[str, float]]:
     """Median seconds by size and arm."""
-    arms = [Arm(arm, name, python) for arm, python in pythons.items()]
+    arms = [Arm(arm, name, python, script) for arm, python in pythons.items()]
     medians: dict[int, dict[str, float]] = {}
     try:
         for size in options.sizes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlipcluster.calculators.socket_calculator import SocketCalculator
+    from mlipcluster.calculators.spawn import SpawnConfig
     from mlipcluster.calculators.spec import CalculatorSpec
     from mlipcluster.deploy.clouds import EC2, ECS, GCP, Azure, DigitalOcean, Fargate, Hetzner, Kubernetes, OpenStack
     from mlipcluster.deploy.credentials_folder import generate_dask_tls_security
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from mlipcluster.outputs.results import Results
     from mlipcluster.reproduction.audit import Audit
     from mlipcluster.reproduction.rerun import reproduce
+    from mlipcluster.serving.asking import Served
+    from mlipcluster.serving.choice import get_calculator
+    from mlipcluster.serving.remote_calculator import RemoteCalculator
 
 __version__ = "0.1.0"
 
@@ -54,12 +58,16 @@ _HOMES = {
     "Output": "mlipcluster.outputs.output",
     "PBS": "mlipcluster.deploy.pbs",
     "Range": "mlipcluster.deploy.deployment",
+    "RemoteCalculator": "mlipcluster.serving.remote_calculator",
     "Results": "mlipcluster.outputs.results",
     "SGE": "mlipcluster.deploy.sge",
     "SSH": "mlipcluster.deploy.ssh",
+    "Served": "mlipcluster.serving.asking",
     "Slurm": "mlipcluster.deploy.slurm",
     "SocketCalculator": "mlipcluster.calculators.socket_calculator",
+    "SpawnConfig": "mlipcluster.calculators.spawn",
     "generate_dask_tls_security": "mlipcluster.deploy.credentials_folder",
+    "get_calculator": "mlipcluster.serving.choice",
     "read_output": "mlipcluster.outputs.output",
     "reproduce": "mlipcluster.reproduction.rerun",
 }
@@ -88,10 +96,14 @@ __all__ = [
     "OpenStack",
     "Output",
     "Range",
+    "RemoteCalculator",
     "Results",
+    "Served",
     "Slurm",
     "SocketCalculator",
+    "SpawnConfig",
     "generate_dask_tls_security",
+    "get_calculator",
     "read_output",
     "reproduce",
 ]

@@ -16,7 +16,8 @@ from mlipcluster.deploy.given import TAKEN, Given
 from mlipcluster.deploy.local import Local
 from mlipcluster.errors import InputError
 from mlipcluster.options import Compute
-from mlipcluster.store.sites import PathLike, cluster_fields, cluster_names, cluster_roots, known_root, user_file
+from mlipcluster.settings.files import user_file
+from mlipcluster.store.sites import PathLike, cluster_fields, cluster_names, cluster_roots, known_root
 from mlipcluster.store.store import Store
 
 OWN = ("max_workers", "min_workers", "cores")

@@ -13,6 +13,7 @@ that a caller would expect, so ``except ValueError`` works as usual.
     │   ├── CalculatorStartError            interpreter, import or factory failed
     │   ├── WorkerDiedError                 the calculator's process ended: exit status or signal, last words
     │   ├── CallTimeoutError (TimeoutError) one calculation took longer than allowed
+    │   ├── ServerGoneError (ConnectionError) no server of calculators is there, or it ended or is about to
     │   └── RemoteCalculatorError           the calculator itself raised; carries type name and traceback
     ├── RunError (RuntimeError)
     │   ├── RunFolderError                  cannot be written, or belongs to another run
@@ -58,6 +59,10 @@ class WorkerDiedError(CalculatorError):
 
 class CallTimeoutError(TimeoutError, CalculatorError):  # in this order: its layout is that of OSError, to be unpickled
     """One calculation took longer than the calculator's ``call_timeout``."""
+
+
+class ServerGoneError(ConnectionError, CalculatorError):  # in this order, as CallTimeoutError
+    """No server of calculators answers: it was not started, it ended, or it takes no more work."""
 
 
 class RemoteCalculatorError(CalculatorError):

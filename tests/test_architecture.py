@@ -113,11 +113,13 @@ def test_only_process_py_and_hosts_start_processes():
         if isinstance(node, ast.Call) and ast.unparse(node.func) in STARTS
     }
     assert starters <= {
+        "calculators/foreign_code.py",
         "calculators/worker_process.py",
         "deploy/local.py",
         "environments/measure_script.py",
         "process.py",
         "protocol_process.py",
+        "serving/spawned.py",
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlipcluster.socket_worker import wire
+from mlipcluster.socket_worker.client import widen
 
 
 class ConnectionLostError(Exception):
@@ -24,10 +25,16 @@ class Connection:
     ----------
     sock : socket.socket
         Connected stream socket; the connection owns it from here on.
+
+    Attributes
+    ----------
+    socket : socket.socket
+        The same.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+        widen(sock)
+        self.socket = sock
         self._decoder = wire.Decoder()
         self._id = 0
         self._has_timeout = False
@@ -68,27 +75,33 @@ class Connection:
             self.close()
             raise
 
+    def claim(self, count: int) -> int:
+        """Ids for so many requests that somebody sends in a way of their own; the first of them."""
+        first = self._id + 1
+        self._id += count
+        return first
+
     def close(self) -> None:
         """Close it, now and for good."""
         self.closed = True
-        self._socket.close()
+        self.socket.close()
 
     def shut(self) -> None:
         """Wake whoever waits for an answer with :class:`ConnectionLostError`; any thread may call this."""
         with contextlib.suppress(OSError):  # closed already
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def _send(self, buffers: list[Any], deadline: float | None) -> None:
         if self.closed:
             raise ConnectionLostError("closed")
         if deadline is not None or self._has_timeout:
             self._wait_until(deadline)
-        sent = self._socket.sendmsg(buffers)
+        sent = self.socket.sendmsg(buffers)
         if sent < sum([memoryview(buffer).nbytes for buffer in buffers]):
             rest = memoryview(b"".join(buffers))[sent:]
             while len(rest):
                 self._wait_until(deadline)
-                rest = rest[self._socket.send(rest) :]
+                rest = rest[self.socket.send(rest) :]
 
     def _answer(self, deadline: float | None) -> wire.Message:
         decoder = self._decoder
@@ -102,7 +115,7 @@ class Connection:
                     raise wire.FrameError(f"answer to request {message.id}, which was never sent")
             if deadline is not None:
                 self._wait_until(deadline)
-            count = self._socket.recv_into(decoder.space())
+            count = self.socket.recv_into(decoder.space())
             if not count:
                 raise ConnectionLostError("end of stream")
             decoder.received(count)
@@ -111,5 +124,5 @@ class Connection:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("timed out")
-        self._socket.settimeout(left)
+        self.socket.settimeout(left)
         self._has_timeout = left is not None

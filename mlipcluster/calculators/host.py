@@ -66,6 +66,7 @@ class WorkerHost:
         self.lock = threading.RLock()
         self._parents: list[WorkerProcess] = []
         self._busy = False
+        self._is_cancelled = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -104,7 +105,7 @@ class WorkerHost:
         Raises
         ------
         CalculatorStartError
-            Interpreter, import or factory failed, or took longer than ``startup_timeout``.
+            Interpreter, import or factory failed, or took longer than ``startup_timeout``; or it was given up.
         """
         with self.lock:
             provenance, process = self._provenance, self._process
@@ -133,6 +134,11 @@ class WorkerHost:
             self.kill()
         finally:
             self.lock.release()
+
+    def cancel(self) -> None:
+        """Give up, for good: end a start that is under way, and the worker; any thread may call this, at any moment."""
+        self._is_cancelled = True
+        self.kill()
 
     def restart(self) -> None:
         """Replace the worker by a new one, in the state that was last prepared."""
@@ -233,6 +239,35 @@ class WorkerHost:
             " or leave the structure out"
         )
 
+    @property
+    def address(self) -> str:
+        """Path of its worker's socket, for other processes of this user as well; empty where none runs."""
+        if self._process is None or not self.alive:
+            return ""
+        return self._process.address.replace("/proc/self/", f"/proc/{os.getpid()}/")
+
+    def connect(self) -> Connection:
+        """A further connection to the running worker, for somebody who asks in a way of their own.
+
+        Raises
+        ------
+        CalculatorError
+            None runs.
+        """
+        process = self._process
+        try:
+            if process is None:
+                raise ConnectionLostError("it was not started")
+            return process.connect()
+        except ConnectionLostError as error:
+            raise CalculatorError(f"calculator {self.spec.label!r} does not run ({error}); start() it") from error
+
+    def how_it_ended(self) -> str:
+        """Exit status or signal of a worker that has ended, and its last words."""
+        if self._process is None:
+            return "nothing, for it was not started"
+        return _how_it_ended(self._process, ConnectionLostError("end of stream"))
+
     def _ask(self, header: Mapping[str, Any]) -> wire.Message:
         return self.exchange(wire.head(header, {}), [], "startup_timeout")  # it may build the calculator again
 
@@ -252,19 +287,29 @@ class WorkerHost:
                 self.restarts += 1
             else:
                 self._parents.append(self._process)
+        self._refuse_if_cancelled()
         self._process = process = WorkerProcess(self.spec)
         self.user = None
         try:
+            self._refuse_if_cancelled()  # meanwhile there was nothing yet that could have been ended
             self._provenance = self._configure(process)
             if self._prepared:
                 self._ask({"kind": "prepare", "seed": self._prepared[0]})
         except WorkerGoneError as gone:
             self.kill()
+            self._refuse_if_cancelled()
             raise self.died(gone) from gone
         except BaseException:
             self.kill()
+            self._refuse_if_cancelled()
             raise
         return self._provenance
+
+    def _refuse_if_cancelled(self) -> None:
+        if self._is_cancelled:
+            raise CalculatorStartError(
+                f"the start of calculator {self.spec.label!r} was given up; ask again for one that is to stay"
+            )
 
     def _configure(self, process: WorkerProcess) -> Provenance:
         spec = self.spec

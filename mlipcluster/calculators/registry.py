@@ -1,40 +1,26 @@
-"""Names of calculators: model strings of a shared root, and short names from a table of sources."""
+"""Names of calculators: model strings of a shared root, and short names from tables, packages and ourselves."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlipcluster.calculators.known import SOURCES, Known, by_name, known
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError
-from mlipcluster.store.sites import PathLike, known_root, settings
-
-if TYPE_CHECKING:
-    from mlipcluster.store.store import Store
-
-
-def _built_in() -> dict[str, CalculatorSpec]:
-    return {
-        "emt": CalculatorSpec("ase.calculators.emt:EMT", name="emt"),
-        "lj": CalculatorSpec("ase.calculators.lj:LennardJones", name="lj"),
-        # Loading the model takes seconds; its calculator keeps nothing but the last results between calls.
-        "chgnet": CalculatorSpec("chgnet.model.dynamics:CHGNetCalculator", state="reset", name="chgnet"),
-    }
-
-
-#: Where names come from; a later source may not take a name from an earlier one.
-SOURCES: dict[str, Callable[[], Mapping[str, CalculatorSpec]]] = {"built in": _built_in}
+from mlipcluster.store.sites import PathLike, known_root
 
 
 def names() -> dict[str, CalculatorSpec]:
-    """Every known short name and its spec."""
-    known: dict[str, CalculatorSpec] = {}
+    """Every short name that is known without a table or a root, and its spec."""
+    found: dict[str, CalculatorSpec] = {}
     for source in SOURCES.values():
-        for name, spec in source().items():
-            known.setdefault(name, spec)
-    return known
+        for one in source(lambda _: None):
+            if one.spec is not None:
+                found.setdefault(one.name, one.spec)
+    return found
 
 
 def resolve(
@@ -42,6 +28,7 @@ def resolve(
     *,
     root: PathLike | None = None,
     cluster: str | None = None,
+    tables: Sequence[str] = (),
     **overrides: Any,
 ) -> CalculatorSpec:
     """The spec of a calculator.
@@ -55,6 +42,8 @@ def resolve(
     root, cluster : path or str, optional
         A root of environments, or the name of a cluster that has one (`mlipcluster.store.sites`). Its model
         strings come before short names; by default those of the root that ``MLIPCLUSTER_ROOT`` or a file names.
+    tables : sequence of str
+        Tables of calculators, ``FILE.py:NAME`` or ``package.module:NAME``; their names come first.
     **overrides
         Fields of the spec to change.
 
@@ -68,53 +57,59 @@ def resolve(
     if isinstance(calculator, Mapping):
         stated = {**calculator, **overrides}
         if "calculator" in stated and "factory" not in stated:
-            return resolve(stated.pop("calculator"), **{"root": root, "cluster": cluster, **stated})
+            return resolve(stated.pop("calculator"), **{"root": root, "cluster": cluster, "tables": tables, **stated})
         return CalculatorSpec.from_json(stated)
     if not isinstance(calculator, str):
         raise InputError(
             f"{type(calculator).__name__} is not a calculator that can be started elsewhere; give a name"
             f" ({', '.join(sorted(names()))}), 'module:callable' or a CalculatorSpec"
         )
-    if ":" in calculator and "/" not in calculator:
+    found = _listed(calculator, tables)
+    if found is None and ":" in calculator and "/" not in calculator:
         return CalculatorSpec.from_json({"factory": calculator, **overrides})
     place = known_root(root, cluster)
-    found = _stored(calculator, _store(place, root or cluster), cluster) if place is not None else None
+    if found is None and place is not None:
+        found = _stored(calculator, place, root or cluster, cluster)
+    found = found or by_name(calculator)
     if found is None:
-        found = names().get(calculator)
-    if found is None:
-        raise InputError(_unknown(calculator, place))
-    return resolve(found, **overrides)
+        raise InputError(_unknown(calculator, place, tables))
+    if found.spec is None:
+        raise InputError(
+            f"calculator {calculator!r} ({found.source}) is started by a command, which only a server does; run"
+            f" `mlipcluster serve {calculator}` and ask for RemoteCalculator({calculator!r})"
+        )
+    return resolve(found.spec, **overrides)
 
 
-def _store(place: Path, said: object) -> Store:
-    """The root there; where a variable or a file named it, an error says which."""
-    from mlipcluster.store.store import Store
+def _listed(calculator: str, tables: Sequence[str]) -> Known | None:
+    """The calculator that a table has under that name."""
+    if not tables:
+        return None
+    from mlipcluster.calculators.tables import read_table
 
-    try:
-        return Store(place)
-    except InputError as error:
-        if said:
-            raise
-        origin = settings()["root"].origin
-        raise InputError(f"{error} ({origin} names it: correct that, or take it away to do without a root)") from error
+    if isinstance(tables, str):
+        raise InputError(f"tables is {tables!r}; give a list")
+    return next((one for table in tables for one in read_table(table) if one.name == calculator), None)
 
 
-def _stored(model: str, store: Store, cluster: str | None) -> CalculatorSpec | None:
-    from mlipcluster.calculators.stored import find
+def _stored(model: str, place: Path, said: object, cluster: str | None) -> Known | None:
+    from mlipcluster.calculators.known import Models
 
-    found = find(model, store, cluster)
-    return None if found is None else found.spec
+    return Models(place, said, cluster).find(model)
 
 
-def _unknown(calculator: str, root: Path | None) -> str:
-    known = names()
-    close = difflib.get_close_matches(calculator, known, n=1)
+def _unknown(calculator: str, root: Path | None, tables: Sequence[str]) -> str:
+    catalogue = known(root=root, tables=tables)
+    short = sorted(one.name for one in catalogue.values() if not one.source.startswith("root "))
+    close = difflib.get_close_matches(calculator, short, n=1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
-    said = f"no calculator is called {calculator!r}; known: {', '.join(sorted(known))}, or give 'module:callable'"
+    said = f"no calculator is called {calculator!r}; known: {', '.join(short)}, or give 'module:callable'"
     if root is None:
-        return f"{said}, or the root= (--root) whose environments serve it.{meant}"
-    from mlipcluster.calculators.model_strings import unknown
-    from mlipcluster.calculators.stored import serving
-    from mlipcluster.store.store import Store
+        said = f"{said}, or the root= (--root) whose environments serve it.{meant}"
+    else:
+        from mlipcluster.calculators.model_strings import unknown
+        from mlipcluster.calculators.stored import serving
+        from mlipcluster.store.store import Store
 
-    return f"{said}.{meant} In root {str(root)!r} {unknown(calculator, serving(Store(root)))}."
+        said = f"{said}.{meant} In root {str(root)!r} {unknown(calculator, serving(Store(root)))}."
+    return " ".join([said, *(f"Not looked at: {one}." for one in catalogue.complaints)])

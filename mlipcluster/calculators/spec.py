@@ -17,6 +17,7 @@ from typing import Any
 from mlipcluster.calculators.places import PLACES
 from mlipcluster.environments.measure_script import without_credentials
 from mlipcluster.errors import InputError
+from mlipcluster.socket_worker.factory import parts
 from mlipcluster.store.layout import Layout
 
 FRESH = "fresh"
@@ -39,7 +40,8 @@ class CalculatorSpec:
     Parameters
     ----------
     factory : str
-        ``"module:callable"``; calling it gives the calculator. The callable may be nested: ``"module:Class.method"``.
+        ``"module:callable"``; calling it gives the calculator. The callable may be nested, ``"module:Class.method"``,
+        or an item of a table, ``"module:TABLE[key]"``.
     args, kwargs : tuple, mapping
         Arguments of the factory: anything that JSON can hold.
     python : str, optional
@@ -47,7 +49,8 @@ class CalculatorSpec:
     paths : tuple of str
         Folders from which it may import besides that environment.
     device : str, optional
-        Handed to the factory as ``device=`` (or ``use_device=``, where the factory calls it so).
+        Handed to the factory as ``device=`` (or ``use_device=``, where the factory calls it so). ``"auto"`` is the GPU
+        that PyTorch sees there, else ``"cpu"``, and is handed only to a factory that takes a device.
     threads : int
         Threads that OpenMP, MKL, OpenBLAS and torch may use. The order of sums, and so the last bits, depend on it.
     startup_timeout, call_timeout : float
@@ -196,11 +199,10 @@ class CalculatorSpec:
         return dict(_without_credentials(stated))
 
     def _check(self) -> None:
-        module, _, names = self.factory.partition(":") if isinstance(self.factory, str) else ("", "", "")
-        if not all(part.isidentifier() for part in (*module.split("."), *names.split("."))):
-            raise InputError(
-                f"factory {self.factory!r} is not of the form 'module:callable'; give 'ase.calculators.emt:EMT'"
-            )
+        try:
+            parts(self.factory)
+        except ValueError as error:
+            raise InputError(f"factory {self.factory!r} is {error}; give 'ase.calculators.emt:EMT'") from None
         if not isinstance(self.threads, int) or isinstance(self.threads, bool) or self.threads < 1:
             raise InputError(f"threads is {self.threads!r}; give a whole number from 1 on")
         for name in ("startup_timeout", "call_timeout"):

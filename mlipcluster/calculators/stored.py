@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlipcluster.calculators import notes
@@ -11,6 +13,7 @@ from mlipcluster.calculators.model_strings import Choice, choose, family, fits, 
 from mlipcluster.calculators.places import OFFLINE, variables
 from mlipcluster.calculators.spec import FRESH, CalculatorSpec
 from mlipcluster.errors import InputError
+from mlipcluster.settings.values import setting
 from mlipcluster.store.layout import Layout
 from mlipcluster.store.source import Source
 from mlipcluster.store.store import Build, Store
@@ -93,6 +96,27 @@ def find(model: str, store: Store, cluster: str | None = None) -> Stored | None:
     choice = choose(model, serving(store), cluster)
     _refuse_broken(model, store, choice)
     return None if choice is None else Stored(choice, store.built(choice.source.name), store.layout)
+
+
+def opened(place: Path, said: object = None) -> Store:
+    """The root there; where a variable or a file named it (*said* is nothing), an error says which."""
+    try:
+        return Store(place)
+    except InputError as error:
+        if said:
+            raise
+        origin = setting("root").origin
+        raise InputError(f"{error} ({origin} names it: correct that, or take it away to do without a root)") from error
+
+
+def catalogue(store: Store, complain: Callable[[str], None]) -> Iterator[str]:
+    """The model strings that a root lists; *complain* hears of the environments that it cannot serve."""
+    broken = store.broken()
+    for name in sorted(store.names()):
+        try:
+            yield from (one.model for one in models_of(store, name))
+        except InputError as error:
+            complain(f"root {store.root}: {broken.get(name) or error}")
 
 
 def _refuse_broken(model: str, store: Store, choice: Choice | None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlipcluster.cli import cluster, env, quickstart, reproduce, run, show, tls
+from mlipcluster.cli import calculators, cluster, config, env, quickstart, reproduce, run, serve, show, tls
 
 app = typer.Typer(
     name="mlipcluster",
@@ -20,6 +20,11 @@ app.command("run")(run.run)
 app.command("reproduce")(reproduce.reproduce)
 app.command("show")(show.show)
 app.command("quickstart")(quickstart.quickstart)
+app.command("serve")(serve.serve)
+app.command("worker")(serve.worker)
+app.command("status")(serve.status)
+app.command("list")(calculators.list_)
+app.command("config")(config.config)
 app.add_typer(cluster.app)
 app.add_typer(env.app)
 app.add_typer(tls.app)

@@ -33,7 +33,9 @@ def list_(
 ) -> None:
     """List the clusters of the settings files: what kind each is, its root, and who says so."""
     from mlipcluster.cli.cluster_tables import show_clusters
-    from mlipcluster.store.sites import TYPE, cluster_fields, cluster_names, cluster_roots, settings
+    from mlipcluster.settings.keys import TYPE
+    from mlipcluster.settings.values import settings
+    from mlipcluster.store.sites import cluster_fields, cluster_names, cluster_roots
 
     known = settings()
     roots = cluster_roots(known)
@@ -86,7 +88,8 @@ def _deployment(name: str, changes: dict[str, Any]) -> Deployment:
     from mlipcluster.deploy.configured import deployment
     from mlipcluster.deploy.table import DEPLOYMENTS
     from mlipcluster.errors import InputError
-    from mlipcluster.store.sites import TYPE, cluster_fields, cluster_names, cluster_roots
+    from mlipcluster.settings.keys import TYPE
+    from mlipcluster.store.sites import cluster_fields, cluster_names, cluster_roots
 
     told = {key: (one.value, one.origin) for key, one in cluster_fields(name).items()}
     if not told and name in DEPLOYMENTS:

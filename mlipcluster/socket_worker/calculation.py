@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 import random
 import sys
@@ -16,8 +14,9 @@ from ase import Atoms
 from ase.calculators import calculator as ases
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
-#: What factories call the argument that says where to compute, in the order in which they are tried.
-DEVICE_ARGUMENTS = ("device", "use_device")
+from .device import device_argument, device_of
+from .factory import find
+
 #: Random generators start from this seed whenever the factory runs, so that every instance is the same.
 BUILD_SEED = 0
 
@@ -44,9 +43,8 @@ class Calculation:
         self.spec = spec
         sys.path[:0] = [os.path.realpath(path) for path in spec.get("paths", ())]
         started = time.perf_counter()
-        self._factory = _find(spec["factory"])
-        device = spec.get("device")
-        self._device = _device_here(self._factory, spec) if device is None else device
+        self._factory = find(spec["factory"])
+        self._device = device_of(self._factory, spec)
         self._build()
         self.build_seconds = time.perf_counter() - started
 
@@ -123,7 +121,7 @@ class Calculation:
         seed_generators(BUILD_SEED)
         arguments = dict(self.spec.get("kwargs", {}))
         if self._device is not None:
-            arguments[_device_argument(self._factory)] = self._device
+            arguments[device_argument(self._factory)] = self._device
         self.calculator = self._factory(*self.spec.get("args", ()), **arguments)
         if not any(hasattr(self.calculator, name) for name in ("calculate", "get_property", *METHODS.values())):
             found = type(self.calculator).__name__
@@ -174,45 +172,6 @@ def seed_generators(seed: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "manual_seed"):
         torch.manual_seed(seed % 2**63)
-
-
-def _find(factory: str) -> Any:
-    module, _, names = factory.partition(":")
-    found: Any = importlib.import_module(module)
-    for name in names.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def _device_argument(factory: Any) -> str:
-    parameters = _parameters(factory)
-    return next((name for name in DEVICE_ARGUMENTS if name in parameters), DEVICE_ARGUMENTS[0])
-
-
-def _device_here(factory: Any, spec: Mapping[str, Any]) -> str | None:
-    """``"cpu"`` for a factory that takes a GPU unless it is told otherwise, where torch sees none; else None.
-
-    Rootstock's ``setup(model, device="cuda")`` is such a factory. It is asked here, because only this process knows.
-    """
-    name = _device_argument(factory)
-    declared = _parameters(factory).get(name)
-    if declared is None or not str(declared.default).startswith("cuda"):
-        return None
-    told = inspect.signature(factory).bind_partial(*spec.get("args", ()), **spec.get("kwargs", {}))
-    if name in told.arguments:
-        return None
-    try:
-        torch = importlib.import_module("torch")  # a model that wants a GPU imports it anyway
-    except ImportError:
-        return "cpu"
-    return None if torch.cuda.is_available() else "cpu"
-
-
-def _parameters(factory: Any) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return {}
 
 
 def _is_ases(calculator: Any, method: str) -> bool:

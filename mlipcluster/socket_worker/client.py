@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -11,6 +12,8 @@ from .structure import Structure
 from .wire import Decoder
 
 CREDENTIALS = struct.Struct("3i")
+#: Asked of the kernel for each socket, bytes: a frame of 10,000 atoms then goes in one piece, where that is granted.
+BUFFER = 1 << 20
 
 
 class Client:
@@ -31,6 +34,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        widen(sock)
         self.socket = sock
         self.decoder = Decoder()
         self.structure = Structure()
@@ -65,6 +69,12 @@ class Client:
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except (BlockingIOError, InterruptedError):
             return
+
+
+def widen(sock: socket.socket) -> None:
+    """Let the kernel hold more of what is sent: who waits until it has been read in pieces, waits for each."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
 
 
 def is_own_user(sock: socket.socket) -> bool:

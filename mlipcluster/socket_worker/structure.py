@@ -34,9 +34,26 @@ class Structure:
             The structure; it belongs to this object and changes with the next update.
         list of str
             ASE's ``system_changes``: exact, or all of them where something else than these changed.
+
+        Raises
+        ------
+        ValueError
+            That makes no structure. What was known is kept if nothing of it had been changed yet, and else forgotten.
         """
+        removed = list(header.get("removed", ()))
+        if not all(name in OPTIONAL for name in removed):
+            raise ValueError(f"'removed' is {removed!r:.80}; only {', '.join(OPTIONAL)} may be missing")
+        try:
+            return self._updated(header, arrays, removed)
+        except BaseException:
+            self._atoms = None  # half of it is the last one's
+            raise
+
+    def _updated(
+        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], removed: list[str]
+    ) -> tuple[Atoms, list[str]]:
         if header.get("whole"):
-            self._atoms = _new(arrays)
+            self._atoms = _begun_anew(self._atoms, arrays)
         atoms = self._atoms
         if atoms is None:
             raise ValueError("the first request of a connection must bring the whole structure")
@@ -44,19 +61,24 @@ class Structure:
             atoms.info = dict(header["info"])
         for name, array in arrays.items():
             _set(atoms, name, array)
-        changes = list(arrays)
-        for name in header.get("removed", ()):
+        for name in removed:
             atoms.arrays.pop(name, None)
-            changes.append(name)
+        changes = [*arrays, *removed]
         exact = not (header.get("whole") or "info" in header) and all(name in ASE_CHANGES for name in changes)
         return atoms, changes if exact else list(ASE_CHANGES)
 
 
-def _new(arrays: Mapping[str, np.ndarray]) -> Atoms:
+def _begun_anew(atoms: Atoms | None, arrays: Mapping[str, np.ndarray]) -> Atoms:
+    """The structure before its arrays are set; one of as many atoms is used again, for making one takes time."""
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise ValueError(f"a whole structure needs {', '.join(missing)}")
-    return Atoms(numbers=arrays["numbers"].copy(), positions=arrays["positions"].copy())
+    if atoms is None or atoms.positions.shape != arrays["positions"].shape:
+        return Atoms(numbers=arrays["numbers"].copy(), positions=arrays["positions"].copy())
+    atoms.info = {}
+    for name in OPTIONAL:
+        atoms.arrays.pop(name, None)
+    return atoms
 
 
 def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:

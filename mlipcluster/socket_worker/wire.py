@@ -64,11 +64,14 @@ class Message(NamedTuple):
         The JSON header. Decoders share equal headers between messages: read it, do not change it.
     arrays : dict of str to numpy.ndarray
         Read-only views of the decoder's buffer: copy what must outlive the next ``space()``.
+    frame : memoryview
+        All its bytes, a view like the arrays: for whoever hands it on.
     """
 
     id: int
     header: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    frame: memoryview = memoryview(b"")
 
 
 def padding(length: int) -> int:
@@ -143,10 +146,18 @@ class Decoder:
 
     Let the next bytes be written into :meth:`space`, tell :meth:`received` how many came, then take messages with
     :meth:`next` until there is none. Once a :class:`FrameError` was raised the stream is beyond repair.
+
+    Parameters
+    ----------
+    max_header, max_body : int
+        Bytes that they may have; the latter may be changed at any time.
+    views : bool
+        Whether messages bring their arrays; who only hands frames on does without.
     """
 
-    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY) -> None:
-        self._max_header, self._max_body = max_header, max_body
+    def __init__(self, max_header: int = MAX_HEADER, max_body: int = MAX_BODY, *, views: bool = True) -> None:
+        self._max_header, self.max_body = max_header, max_body
+        self._views = views
         self._resize(1 << 16)
         self._start = self._end = 0
         self._last: _Header = _Header(b"", {}, (), 0)
@@ -187,10 +198,12 @@ class Decoder:
             raise FrameError(f"the arrays need {header.body_length} bytes, the body has {body_length}")
         buffer = self._bytes
         arrays = {
-            name: np.ndarray(shape, dtype, buffer, body_start + offset) for name, dtype, shape, offset in header.arrays
+            name: np.ndarray(shape, dtype, buffer, body_start + offset)
+            for name, dtype, shape, offset in (header.arrays if self._views else ())
         }
+        frame = buffer[self._start : end]
         self._start = end
-        return Message(request_id, header.values, arrays)
+        return Message(request_id, header.values, arrays, frame)
 
     def feed(self, data: bytes) -> list[Message]:
         """Messages completed by *data*, their arrays copied: for tests and callers in no hurry."""
@@ -202,7 +215,8 @@ class Decoder:
             rest = rest[count:]
             self.received(count)
             while (message := self.next()) is not None:
-                messages.append(message._replace(arrays={k: v.copy() for k, v in message.arrays.items()}))
+                arrays = {name: array.copy() for name, array in message.arrays.items()}
+                messages.append(message._replace(arrays=arrays, frame=memoryview(bytes(message.frame))))
         return messages
 
     def _resize(self, size: int) -> None:
@@ -227,8 +241,8 @@ class Decoder:
             raise FrameError(f"the other side speaks version {version} of the wire, this side version {VERSION}")
         if header_length > self._max_header:
             raise FrameError(f"header of {header_length} bytes announced; at most {self._max_header} are taken")
-        if body_length > self._max_body:
-            raise FrameError(f"body of {body_length} bytes announced; at most {self._max_body} are taken")
+        if body_length > self.max_body:
+            raise FrameError(f"body of {body_length} bytes announced; at most {self.max_body} are taken")
         if header_length % ALIGNMENT or body_length % ALIGNMENT:
             raise FrameError(f"lengths {header_length} and {body_length} are not multiples of {ALIGNMENT}")
 
@@ -277,9 +291,12 @@ def _entry(entry: Any) -> tuple[str, np.dtype, tuple[int, ...], int]:
         raise FrameError(f"array {name!r} has dtype {text!r}; only {', '.join(DTYPES)} travel")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
         raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
-    nbytes = dtype.itemsize
+    nbytes = extent = dtype.itemsize
     for length in shape:
         if type(length) is not int or not 0 <= length <= MAX_BODY:
             raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
         nbytes *= length
+        extent *= length or 1
+    if not nbytes and extent > MAX_BODY:  # NumPy makes no such array
+        raise FrameError(f"array {name!r} has shape {str(shape)[:100]}")
     return name, dtype, tuple(shape), nbytes

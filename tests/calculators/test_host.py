@@ -100,6 +100,43 @@ def test_a_start_that_takes_too_long(tmp_path):
     assert "loading" in message
 
 
+def test_a_start_is_given_up_at_once(trial, tmp_path):
+    (tmp_path / "slow_module.py").write_text(f"open({str(tmp_path / 'begun')!r}, 'w'); import time; time.sleep(600)")
+    host, told = WorkerHost(CalculatorSpec("slow_module:f", paths=(str(tmp_path),))), []
+
+    def start():
+        with pytest.raises(CalculatorStartError) as caught:
+            host.start()
+        told.append(str(caught.value))
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    pid = host.pid
+    host.cancel()
+    thread.join(30)
+    assert "was given up" in told[0]
+    assert gone(pid)
+
+
+def test_a_start_is_given_up_before_there_is_a_process(emt, monkeypatch):
+    host, made = WorkerHost(emt), []
+
+    def make(spec):
+        host.cancel()  # as another thread may at just this moment
+        made.append(worker_process.WorkerProcess(spec))
+        return made[-1]
+
+    monkeypatch.setattr("mlipcluster.calculators.host.WorkerProcess", make)
+    with pytest.raises(CalculatorStartError, match="was given up"):
+        host.start()
+    assert gone(made[0].pid)
+    with pytest.raises(CalculatorStartError, match="was given up"):
+        host.start()
+    assert len(made) == 1
+
+
 def test_a_temporary_folder_whose_path_is_too_long(tmp_path, monkeypatch):
     folder = tmp_path / ("x" * 100)
     folder.mkdir()

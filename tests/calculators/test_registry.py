@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlipcluster.calculators import registry
+from mlipcluster.calculators import known
+from mlipcluster.calculators.known import Known
 from mlipcluster.calculators.registry import names, resolve
 from mlipcluster.calculators.spec import CalculatorSpec
 from mlipcluster.errors import InputError
@@ -50,7 +51,7 @@ def test_an_unknown_field_is_named():
 
 def test_more_sources_can_be_added_and_do_not_take_names(monkeypatch):
     mine = CalculatorSpec("a:b", name="mine")
-    monkeypatch.setitem(registry.SOURCES, "mine", lambda: {"mine": mine, "emt": mine})
+    monkeypatch.setitem(known.SOURCES, "mine", lambda _: [Known("mine", "mine", mine), Known("emt", "mine", mine)])
     assert resolve("mine") == mine
     assert resolve("emt") != mine
 

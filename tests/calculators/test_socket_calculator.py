@@ -189,6 +189,17 @@ def test_only_what_changed_is_sent(lent, cu, monkeypatch):
     ]  # fmt: skip
 
 
+def test_positions_of_another_kind_of_number_are_sent_as_such(lent, cu):
+    atoms = cu.copy()
+    lent.get_property("energy", atoms)
+    atoms.positions += 0.01
+    lent.get_property("energy", atoms)  # from here on the frame's head is kept
+    atoms.arrays["positions"] = atoms.positions.astype("float32") + np.float32(0.01)
+    same = cu.copy()
+    same.positions[:] = atoms.positions
+    assert lent.get_property("energy", atoms) == EMT().get_property("energy", same)
+
+
 def test_nothing_is_asked_twice(lent, cu, monkeypatch):
     cu.calc = lent
     cu.get_potential_energy()

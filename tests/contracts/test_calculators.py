@@ -1,4 +1,7 @@
-"""What holds for every calculator with a short name: asked through a socket it is what it is in process."""
+"""What holds for every calculator with a short name: asked through a socket it is what it is in process.
+
+In a process of its own, where it has a history that can be prepared, and served, where each structure is told whole.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,13 @@ from ase.filters import FrechetCellFilter
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS, FIRE
 
-from mlipcluster.calculators.registry import names, resolve
+from mlipcluster.calculators.known import Known, built_in
+from mlipcluster.calculators.registry import resolve
 from mlipcluster.calculators.socket_calculator import SocketCalculator
+from mlipcluster.calculators.wire_calculator import WireCalculator
+from mlipcluster.serving.offer import Offer
+from mlipcluster.serving.remote_calculator import RemoteCalculator
+from mlipcluster.serving.server import Options, Server
 
 TOLERANCE = {"emt": 1e-6, "lj": 1e-6, "chgnet": 2e-2}  # CHGNet computes in single precision
 
@@ -44,13 +52,19 @@ def structure(name):
 @dataclass
 class Case:
     name: str
-    remote: SocketCalculator
+    remote: WireCalculator
     spec: object
+    is_served: bool = False
+
+    def prepare(self, seed=None):
+        """Bring it to its defined state; one that is served has none that shows."""
+        if not self.is_served:
+            self.remote.prepare(seed=seed)
 
     def in_process(self, frames, tmp_path):
         """What the calculator answers, without mlipcluster, in a process of the Python that has it."""
         ase.io.write(tmp_path / "frames.traj", frames)
-        told = json.dumps([self.spec.factory, dict(self.spec.kwargs), self.spec.device])
+        told = json.dumps([self.spec.factory, dict(self.spec.kwargs), self.spec.device, self.is_served])
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([self.spec.interpreter, "-c", IN_PROCESS, told], cwd=tmp_path, env=environment, check=True)
         return pickle.loads((tmp_path / "answers").read_bytes())
@@ -60,15 +74,18 @@ IN_PROCESS = """
 import importlib, json, pickle, sys
 import ase.io
 from ase.calculators.calculator import PropertyNotImplementedError
-factory, arguments, device = json.loads(sys.argv[1])
+factory, arguments, device, is_served = json.loads(sys.argv[1])
 module, _, name = factory.partition(":")
 if device is not None:
     arguments["use_device"] = device
-calculator = getattr(importlib.import_module(module), name)(**arguments)
+build = getattr(importlib.import_module(module), name)
+calculator = build(**arguments)
 answers = []
 frames = ase.io.read("frames.traj", ":")
 atoms = frames[0].copy()
 for frame in frames:
+    if is_served:  # its answers depend on the structure alone
+        calculator, atoms = build(**arguments), frames[0].copy()
     atoms.positions = frame.positions
     atoms.calc = calculator
     atoms.get_potential_energy()
@@ -83,20 +100,30 @@ open("answers", "wb").write(pickle.dumps(answers))
 """
 
 
-@pytest.fixture(scope="module", params=sorted(names()))
-def case(request):
-    spec = resolve(request.param)
-    if request.param == "chgnet":
+@pytest.fixture(scope="module", params=itertools.product(sorted(built_in()), ("own", "served")), ids="-".join)
+def case(request, tmp_path_factory):
+    name, how = request.param
+    spec = resolve(name)
+    if name == "chgnet":
         spec = spec.replace(python=request.getfixturevalue("chgnet_python"), device="cpu")
-    if request.param == "lj":  # argon, but stiffer, and without a step at the cutoff
+    if name == "lj":  # argon, but stiffer, and without a step at the cutoff
         spec = spec.replace(kwargs={"sigma": 3.4, "epsilon": 0.5, "rc": 6.5, "smooth": True})
-    with SocketCalculator(spec) as calculator:
-        yield Case(request.param, calculator, spec)
+    if how == "own":
+        with SocketCalculator(spec) as calculator:
+            yield Case(name, calculator, spec)
+        return
+    offer = Offer({name: Known(name, "a test", spec)})
+    options = Options(start_timeout=600.0)
+    with (
+        Server(offer, tmp_path_factory.mktemp("served") / "own" / "s", options) as server,
+        RemoteCalculator(name, server.address) as calculator,
+    ):
+        yield Case(name, calculator, spec, is_served=True)
 
 
 @pytest.fixture
 def atoms(case):
-    case.remote.prepare(seed=0)
+    case.prepare(seed=0)
     atoms = structure(case.name)
     atoms.calc = case.remote
     return atoms
@@ -123,7 +150,7 @@ def test_results_are_those_of_the_calculator_in_process_bit_for_bit(case, atoms,
 
 def test_the_same_steps_from_the_defined_state_give_the_same_bits(case, atoms):
     def walk():
-        case.remote.prepare(seed=1)
+        case.prepare(seed=1)
         moving, rng, answers = structure(case.name), np.random.default_rng(2), []
         moving.calc = case.remote
         for _ in range(5):
@@ -178,7 +205,7 @@ def test_symmetry_constraint(case):
     atoms = bulk("Cu", "fcc", a=3.5) if case.name == "emt" else bulk("NaCl", "rocksalt", a=5.5)
     if case.name == "lj":
         atoms = bulk("Ar", "fcc", a=5.25)
-    case.remote.prepare()
+    case.prepare()
     atoms.calc = case.remote
     atoms.set_constraint(FixSymmetry(atoms))
     stress = atoms.get_stress()
@@ -187,7 +214,7 @@ def test_symmetry_constraint(case):
 
 def test_molecular_dynamics_is_reproducible(case, atoms):
     def run():
-        case.remote.prepare(seed=3)
+        case.prepare(seed=3)
         moving, rng = structure(case.name), np.random.default_rng(5)
         moving.calc = case.remote
         moving.set_momenta(rng.normal(0, 1, moving.positions.shape))
@@ -210,7 +237,7 @@ def test_pickles_and_copies(case, atoms):
     for other in (pickle.loads(pickle.dumps(atoms)), copy.deepcopy(atoms)):
         assert other.get_potential_energy() == energy
         assert (other.get_forces() == atoms.get_forces()).all()
-        assert not other.calc.host.alive
+        assert case.is_served or not other.calc.host.alive
 
 
 def test_ase_cannot_tell_the_results_apart(case, atoms):

@@ -97,7 +97,7 @@ def test_a_machine_of_several_processes_counts_as_many(start):
 def test_a_machine_that_is_taken_away_is_replaced(start):
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "200ms"}):
         crew = start(max_workers=2)
-        assert until(lambda: crew.slots() == 2, crew, Demand(9))
+        assert until(lambda: crew.slots() == 2 == len(crew.cluster.workers), crew, Demand(9))
         first = set(crew.client.nthreads())
         crew.cluster.sync(next(iter(crew.cluster.workers.values())).close)
         assert until(lambda: crew.slots() == 2 and set(crew.client.nthreads()) != first, crew, Demand(9))

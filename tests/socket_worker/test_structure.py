@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from ase.build import molecule
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,3 +68,40 @@ def test_what_is_sent_when_it_changes_adds_up_to_the_structure(steps, seed):
         assert (there.pbc == atoms.pbc).all()
         if number and not {"info", "tags"} & set(changed):
             assert sorted(changes) == sorted(changed)
+
+
+@pytest.fixture
+def whole():
+    """Arrays of water, and the header that brings them."""
+    snapshot = Snapshot(())
+    atoms = molecule("H2O")
+    snapshot.take(atoms, snapshot.changes(atoms))
+    return {"whole": True}, snapshot.arrays
+
+
+@pytest.mark.parametrize("removed", [["positions"], ["tags", "numbers"], ["cell"], [5], [["tags"]], "tags"])
+def test_what_a_structure_cannot_be_without_stays(whole, removed):
+    structure = Structure()
+    structure.update(*whole)
+    moved = {"positions": whole[1]["positions"] + 1}
+    with pytest.raises(ValueError, match="'removed' is"):
+        structure.update({"removed": removed}, moved)
+    there, _ = structure.update({}, {})
+    assert (there.positions == whole[1]["positions"]).all()
+    there, _ = structure.update(*whole)
+    assert len(there) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tags": np.zeros(7)}, {"momenta": np.zeros((3, 3))}, {"numbers": np.zeros(5, int)}, {"pbc": np.ones(2)}]
+)
+def test_what_was_taken_over_by_half_is_forgotten(whole, wrong):
+    header, arrays = whole
+    structure = Structure()
+    structure.update(header, arrays)
+    with pytest.raises(ValueError, match=r"can take|broadcast"):
+        structure.update(header, {**arrays, "positions": arrays["positions"] + 1, **wrong})
+    with pytest.raises(ValueError, match="must bring the whole structure"):
+        structure.update({}, {})
+    there, _ = structure.update(header, arrays)
+    assert (there.positions == arrays["positions"]).all()

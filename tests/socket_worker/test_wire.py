@@ -116,6 +116,7 @@ def arrays(*entries: object) -> dict[str, object]:
         (frame(arrays(["a", "<f8", [1.0]]), bytes(8)), "shape"),
         (frame(arrays(["a", "<f8", [True]]), bytes(8)), "shape"),
         (frame(arrays(["a", "<f8", [1] * 40]), bytes(8)), "shape"),
+        (frame(arrays(["a", "<f8", [1 << 32, 1 << 32, 0]])), "shape"),
         (frame(arrays(["a", "<f8", [1 << 32] * 8]), bytes(8)), "the body has 8"),
         (frame(arrays(["a", "<f8", [2]]), bytes(8)), "the arrays need 16 bytes, the body has 8"),
         (frame(arrays(["a", "<f8", [1]]), bytes(16)), "the arrays need 8 bytes, the body has 16"),

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from mlipcluster.errors import InputError
+from mlipcluster.settings import files
+from mlipcluster.settings.values import settings
 from mlipcluster.store import sites
-from mlipcluster.store.sites import cluster_fields, cluster_names, cluster_roots, find_root, known_root, settings
+from mlipcluster.store.sites import cluster_fields, cluster_names, cluster_roots, find_root, known_root
 
 
 @pytest.fixture
@@ -14,9 +16,9 @@ def write(tmp_path, monkeypatch):
     """Write the site's or the user's file; both are looked for in a folder with a hostile name."""
     folder = tmp_path / 'it\'s "here"\nnow'
     site, user = folder / "site.toml", folder / "config" / "mlipcluster" / "config.toml"
-    monkeypatch.setattr(sites, "SITE_FILE", str(site))
+    monkeypatch.setattr(files, "SITE_FILE", str(site))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
-    for name in (sites.SITE_VARIABLE, sites.ROOT_VARIABLE):
+    for name in (files.SITE_VARIABLE, sites.ROOT_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
     def write(which: str, text: str) -> Path:
