@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import dask
+import psutil
 from distributed import Scheduler, SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.security import Security
@@ -35,6 +36,7 @@ from mlipcluster.process import python_command
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 STRAGGLING_SECONDS = 0.05
 """How long what was still to be sent may find its connection closed, and say so."""
+CLOSE_AGAIN_SECONDS = 0.01
 EARLY_SECONDS = 30.0
 EARLY_DEATHS = 3
 """A worker that dies so often in a row, each time that soon after its start, will not do better at the next."""
@@ -252,7 +254,12 @@ class LoggedWorker(SubprocessWorker):
         """End it and what it started."""
         if self._watcher is not None:
             self._watcher.cancel()
-        await super().close()
+        while True:
+            try:
+                await super().close()
+                break
+            except psutil.NoSuchProcess:  # one that it started has ended between Dask's look and its kill
+                await asyncio.sleep(CLOSE_AGAIN_SECONDS)
         self._let_go()
 
     async def _watch(self) -> None:

@@ -223,3 +223,18 @@ def test_nothing_of_theirs_is_left(place, monkeypatch, tmp_path):
 
 def scratch():
     return dask.config.get("temporary-directory")
+
+
+def test_what_ends_by_itself_while_a_cluster_is_closed_is_no_error(monkeypatch):
+    seen, kill = [], psutil.Process.kill
+
+    def kill_late(process):
+        seen.append(process)
+        kill(process)
+        if len(seen) == 1:
+            raise psutil.NoSuchProcess(process.pid)
+
+    with local_cluster(1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1)
+        monkeypatch.setattr(psutil.Process, "kill", kill_late)
+    assert len(seen) > 1

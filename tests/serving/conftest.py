@@ -126,11 +126,12 @@ def large(tmp_path):
 
 @pytest.fixture
 def below():
-    """Processes that this one started, and those that they did: ``below("word of their command")``; or all."""
+    """Processes that a test started, and those that they did: ``below("word of their command")``; or all."""
+    others = set(psutil.Process().children(recursive=True))  # what tests before it share
 
     def find(word=""):
         found = []
-        for process in psutil.Process().children(recursive=True):
+        for process in set(psutil.Process().children(recursive=True)) - others:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 found += [process] if word in " ".join(process.cmdline()) else []
         return found

@@ -12,7 +12,6 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 from ase.calculators.emt import EMT
 
@@ -261,7 +260,7 @@ def test_a_fault_of_the_servers_own_ends_a_connection_and_nothing_else(serve, cu
     assert "KeyError" in caplog.text
 
 
-def test_the_end_in_the_middle_of_a_start_leaves_no_process(serve, trial, cu, until):
+def test_the_end_in_the_middle_of_a_start_leaves_no_process(serve, trial, cu, until, below):
     here = serve(slow=trial("BuildsSlowly", args=(60,)))
     calculator = here.calculator("slow", retries=0)
     found = []
@@ -275,8 +274,7 @@ def test_the_end_in_the_middle_of_a_start_leaves_no_process(serve, trial, cu, un
     thread = threading.Thread(target=ask)
     thread.start()
     until(lambda: here.workers("starting"))
-    me = psutil.Process()
-    children = until(lambda: [one for one in me.children(recursive=True) if "socket_worker" in " ".join(one.cmdline())])
+    children = until(lambda: below("socket_worker"))
     here.server.__exit__()
     thread.join()
     assert len(found) == 1
