@@ -61,6 +61,7 @@ class SocketCalculator(WireCalculator):
         self._host: WorkerHost | None = host or WorkerHost(self.spec)
         self._owns_host = host is None
         self._token = object()
+        self._heads: dict[Any, bytearray] = {}
         super().__init__(self.spec.info_keys)
 
     @staticmethod
@@ -145,6 +146,7 @@ class SocketCalculator(WireCalculator):
 
     def _forget_sent(self) -> None:
         super()._forget_sent()
+        self._heads.clear()
         if self._host is not None and self._host.user is self._token:
             self._host.user = None
 

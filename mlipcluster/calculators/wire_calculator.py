@@ -53,7 +53,6 @@ class WireCalculator(Calculator):
         self._atoms: Atoms | None = None
         self._asked: set[str] = set()
         self._wanted: tuple[str, ...] = ()
-        self._heads: dict[Any, bytearray] = {}
         super().__init__()
 
     # What is left to those that know whom to ask
@@ -254,7 +253,6 @@ class WireCalculator(Calculator):
 
     def _forget_sent(self) -> None:
         self._snapshot = Snapshot(self._snapshot.info_keys)
-        self._heads.clear()
 
     def _may_calculate(self, name: str, allow_calculation: bool) -> bool:
         """Whether to go on; raises where ASE does. What was asked for once is asked for together from then on."""

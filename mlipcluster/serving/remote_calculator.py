@@ -75,6 +75,7 @@ class RemoteCalculator(WireCalculator):
         self._properties: tuple[str, ...] | None = None
         self._info_keys = CalculatorSpec.info_keys  # what the server last met says; the snapshot follows
         self._max_request = wire.MAX_BODY
+        self._frames: dict[tuple[str, ...], tuple[bytearray, list[Any]]] = {}
         where = addresses.parse(address)
         if isinstance(security, (str, os.PathLike)):
             security = os.path.abspath(os.path.expanduser(security))
@@ -205,22 +206,30 @@ class RemoteCalculator(WireCalculator):
             raise StructureError(f"a structure with {', '.join(info)} in its info: {error}; leave some out") from error
 
     def _frame(self, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
-        """Head and body of a request, with the whole structure; the head is kept while its shapes stay."""
+        """Head and body of a request, with the whole structure.
+
+        Both are kept while nothing changes but positions and cell, which the snapshot then takes into the same memory:
+        where their kind or number is another, it is a new one.
+        """
         self._look_at_info()
         if not all(name in ("positions", "cell") for name in changes):
-            self._heads.clear()
-        arrays = whole(self._snapshot)
-        head = self._heads.get(properties)
-        if head is None or self._snapshot.info:
-            head = self._heads[properties] = self._head(self._snapshot, arrays, properties)
-        return head, wire.body(arrays)
+            self._frames.clear()
+        frame = self._frames.get(properties)
+        if frame is None:
+            arrays = whole(self._snapshot)
+            frame = self._frames[properties] = (self._head(self._snapshot, arrays, properties), wire.body(arrays))
+        return frame
+
+    def _forget_sent(self) -> None:
+        super()._forget_sent()
+        self._frames.clear()
 
     def _look_at_info(self) -> None:
         """Take over entries of info that count to the server that was met since the structure was looked at."""
         snapshot, atoms = self._snapshot, self._asker()
         if snapshot.info_keys != self._info_keys:
             snapshot.info_keys = self._info_keys
-            self._heads.clear()
+            self._frames.clear()
             if atoms is not None and "info" in snapshot.changes(atoms):
                 snapshot.take(atoms, ["info"])
 

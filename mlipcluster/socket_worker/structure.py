@@ -83,7 +83,7 @@ def _begun_anew(atoms: Atoms | None, arrays: Mapping[str, np.ndarray]) -> Atoms:
 
 def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:
     kept = atoms.arrays.get(name)
-    if kept is not None and kept.shape == array.shape and kept.dtype == array.dtype:
+    if kept is not None and kept.shape == array.shape and (name not in OPTIONAL or kept.dtype == array.dtype):
         kept[...] = array
     elif name == "cell":
         atoms.cell.array[...] = array
@@ -93,7 +93,5 @@ def _set(atoms: Atoms, name: str, array: np.ndarray) -> None:
         atoms.info[name[len(INFO) :]] = array.copy()
     elif name in OPTIONAL and len(array) == len(atoms):
         atoms.arrays[name] = array.copy()
-    elif kept is not None and kept.shape == array.shape:
-        kept[...] = array
     else:
         raise ValueError(f"no structure of {len(atoms)} atoms can take {name!r} of shape {array.shape}")

@@ -6,7 +6,9 @@ import copy
 import pickle
 import threading
 
+import numpy as np
 import pytest
+from ase import Atom
 from ase.calculators.emt import EMT
 
 from mlipcluster.errors import ServerGoneError, StructureError
@@ -65,6 +67,40 @@ def test_positions_of_another_kind_of_number_are_sent_as_such(serve, cu):
         same = cu()
         same.positions[:] = atoms.positions
         assert calculator.get_property("energy", atoms) == EMT().get_property("energy", same)
+
+
+CHANGES = {
+    "positions": lambda atoms, rng: atoms.rattle(0.01, rng=rng),
+    "byte order": lambda atoms, rng: atoms.arrays.update(positions=(atoms.positions + rng.normal()).astype(">f8")),
+    "precision": lambda atoms, rng: atoms.arrays.update(positions=atoms.positions.astype("<f4")),
+    "cell": lambda atoms, rng: atoms.set_cell(atoms.cell * (1 + 0.01 * rng.normal()), scale_atoms=True),
+    "pbc": lambda atoms, rng: atoms.set_pbc(rng.random(3) > 0.5),
+    "numbers": lambda atoms, rng: atoms.set_atomic_numbers(rng.integers(1, 100, len(atoms))),
+    "charges": lambda atoms, rng: atoms.set_initial_charges(rng.normal(size=len(atoms))),
+    "no charges": lambda atoms, _: atoms.arrays.pop("initial_charges", None),
+    "magmoms": lambda atoms, rng: atoms.set_initial_magnetic_moments(rng.normal(size=(len(atoms), 3))),
+    "a number in info": lambda atoms, rng: atoms.info.update(field=rng.normal()),
+    "an array in info": lambda atoms, rng: atoms.info.update(field=rng.normal(size=3)),
+    "a number of info": lambda atoms, rng: atoms.info.update(field=np.array(rng.normal())),
+    "no info": lambda atoms, _: atoms.info.clear(),
+    "one atom less": lambda atoms, _: atoms.pop(),
+    "one atom more": lambda atoms, rng: atoms.append(Atom("Cu", rng.normal(size=3))),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_structure_that_arrives_is_that_of_now(serve, trial, cu, seed):
+    rng, here = np.random.default_rng(seed), serve(tells=trial("Tells", info_keys=("field",)))
+    atoms = cu()
+    with here.calculator("tells") as calculator:
+        for name in rng.choice(list(CHANGES), 150):
+            CHANGES[name](atoms, rng)
+            if len(atoms) < 2:
+                atoms.append("Au")
+            told = calculator.get_property("told", atoms)
+            assert told["arrays"] == {key: array.tolist() for key, array in atoms.arrays.items()}, name
+            assert told["info"] == {key: np.asarray(value).tolist() for key, value in atoms.info.items()}, name
+            assert (told["cell"], told["pbc"]) == (atoms.cell.array.tolist(), atoms.pbc.tolist()), name
 
 
 def test_closing_waits_for_the_call_of_another_thread(serve, trial, cu, until):
