@@ -65,9 +65,9 @@ def _value(one: Setting) -> str:
 
 
 def _page(told: Mapping[str, Any]) -> Group:
-    head = (
-        f"{told['address']}: {len(told['workers'])} of at most {told['max_workers']} workers, {told['clients']} clients"
-    )
+    head = f"{told['address']}: {len(told['workers'])} of at most {told['max_workers']} workers"
+    if others := told["clients"] - 1:  # who asks is one of them
+        head += f", {others} {'client' if others == 1 else 'clients'}"
     notes = [*(f"also {one}" for one in told["tls_addresses"]), told["waits_for"], "ending" if told["stopping"] else ""]
     parts: list[Any] = [Text(one) for one in [head, *notes] if one]
     if told["calculators"]:

@@ -327,7 +327,10 @@ def test_status_and_list_of_a_server(served, cli, own):
     served("emt", "lj")
     asked("emt")
     shown = cli("status").stdout
-    assert "1 of at most 2 workers" in shown
+    assert "1 of at most 2 workers\n" in shown
+    with RemoteCalculator("lj") as calculator:
+        calculator.meet()
+        assert "workers, 1 client\n" in cli("status").stdout
     assert "served when they are asked for: lj" in shown
     told = json.loads(cli("status", "--json").stdout)
     assert told == {**told, "served": ["emt", "lj"], "stopping": False}
