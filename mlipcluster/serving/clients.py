@@ -118,9 +118,9 @@ class Clients:
                 sock.close()
                 return
         else:
-            if sum(not client.stream.is_ready for client in self._here.values()) >= MOST_STRANGERS:
-                sock.close()
-                return
+            strangers = [client for client in self._here.values() if not client.stream.is_ready]
+            if len(strangers) >= MOST_STRANGERS:
+                self.drop(strangers[0])  # who has not said who it is for longest makes room
             prepare_far(sock)
             sock.setblocking(False)
             sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)

@@ -228,6 +228,16 @@ def test_who_says_nothing_is_let_go(far, cu, calculator, monkeypatch, until):
         until(lambda: far.status()["clients"] <= 3)
 
 
+def test_those_who_say_nothing_keep_nobody_out(far, credentials, cu):
+    where = parse(far.far)
+    with contextlib.ExitStack() as stack:
+        for _ in range(clients.MOST_STRANGERS + 20):
+            stack.enter_context(socket.create_connection((where.host, where.port), timeout=20))
+        with RemoteCalculator("emt", far.far, security=credentials, retries=0) as calculator:
+            assert asked(cu(), calculator) == expected(cu())
+        assert far.status()["clients"] <= clients.MOST_STRANGERS + 3
+
+
 def test_a_bad_frame_ends_its_own_connection(far, credentials, cu, calculator):
     connection = dial(parse(far.far), client_context(credentials))
     connection.socket.settimeout(20)
