@@ -208,8 +208,8 @@ class RemoteCalculator(WireCalculator):
     def _frame(self, changes: list[str], properties: tuple[str, ...]) -> tuple[bytearray, list[Any]]:
         """Head and body of a request, with the whole structure.
 
-        Both are kept while nothing changes but positions and cell, which the snapshot then takes into the same memory:
-        where their kind or number is another, it is a new one.
+        Both are kept while nothing changes but positions and cell: the snapshot takes these into the same memory, and
+        where atoms are more, fewer, or of another kind of number, another snapshot is begun.
         """
         self._look_at_info()
         if not all(name in ("positions", "cell") for name in changes):
